@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/rundir"
+)
+
+// probeTime bounds the look at one candidate; a unix socket answers at once, or
+// its queue is full.
+const probeTime = time.Second
+
+// findSocket chooses the service to talk to.
+func findSocket(socket, dir string, getenv func(string) string) (string, error) {
+	switch {
+	case socket != "":
+		return socket, nil
+	case dir != "":
+		return rundir.SocketPath(dir), nil
+	}
+	if d := rundir.FromEnv(getenv); d != "" {
+		return rundir.SocketPath(d), nil
+	}
+	dirs := rundir.Candidates(getenv, os.Geteuid())
+	var live []string
+	for _, d := range dirs {
+		if answers(rundir.SocketPath(d)) {
+			live = append(live, d)
+		}
+	}
+	switch {
+	case len(live) == 1:
+		return rundir.SocketPath(live[0]), nil
+	case len(live) > 1:
+		return "", &failure{exitUsage, fmt.Errorf("several services answer, choose one by --runtime-dir:\n  %s", strings.Join(live, "\n  "))}
+	case len(dirs) > 0:
+		return "", fmt.Errorf("%w: nobody answers in\n  %s", control.ErrNoService, strings.Join(dirs, "\n  "))
+	}
+	return "", fmt.Errorf("%w: there is none in the default places; give --runtime-dir or --socket", control.ErrNoService)
+}
+
+// answers is whether somebody may be listening: everything but an outright
+// failure to connect counts, so that a busy service is not passed over for
+// another one.
+func answers(socket string) bool {
+	c, err := net.DialTimeout("unix", socket, probeTime)
+	if err == nil {
+		c.Close()
+		return true
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}

@@ -1,0 +1,278 @@
+package framework
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/baton-go/baton/internal/control"
+)
+
+// phase is what the master is busy with. At any time it is busy with one thing.
+type phase int
+
+const (
+	starting phase = iota
+	serving
+	reloading
+	upgrading
+	stopping
+)
+
+var phases = [...]string{control.StateStarting, control.StateServing, control.StateReloading, control.StateUpgrading, control.StateStopping}
+
+func (p phase) String() string { return phases[p] }
+
+// want is what somebody asks of the master: a signal or the control socket.
+type want int
+
+const (
+	wantReload want = iota
+	wantUpgrade
+	wantScale
+	wantStop
+	wantStopNow
+)
+
+var wants = [...]string{control.ActionReload, control.ActionUpgrade, control.ActionScale, control.ActionStop, control.ActionStop}
+
+func (w want) String() string { return wants[w] }
+
+// action is what is done about it.
+type action int
+
+const (
+	begin    action = iota // now
+	remember               // once what goes on is done; many wishes become one
+	apply                  // at once, beside what goes on
+	abort                  // give up what goes on, then begin
+	hasten                 // stop is going on: shorten it
+	refuse
+)
+
+// arbitration is the whole of who waits for whom.
+var arbitration = map[phase][5]action{
+	//          reload    upgrade   scale  stop    stop now
+	starting:  {remember, remember, apply, abort, abort},
+	serving:   {begin, begin, apply, begin, begin},
+	reloading: {remember, remember, apply, abort, abort},
+	upgrading: {remember, remember, refuse, abort, abort},
+	stopping:  {refuse, refuse, refuse, hasten, hasten},
+}
+
+// request is one wish. answer is called once, with the verdict.
+type request struct {
+	want   want
+	scale  control.ScaleRequest
+	answer func(control.Verdict)
+}
+
+// jobs are what the arbiter can start. Each runs until it is decided; ctx is
+// cancelled to give it up.
+type jobs interface {
+	start(ctx context.Context) control.Verdict
+	reload(ctx context.Context) control.Verdict
+	upgrade(ctx context.Context) control.Verdict
+	scale(control.ScaleRequest) control.Verdict
+	stop(now bool) control.Verdict
+	passOn(want) // to the new master, after an upgrade
+}
+
+// arbiter takes one wish after the other and decides by the table. Its state
+// belongs to one goroutine, run.
+type arbiter struct {
+	jobs     jobs
+	requests chan request
+	ended    chan struct{}
+	seen     chan chan phase
+
+	phase  phase
+	cancel context.CancelCauseFunc
+	result chan control.Verdict
+	asked  []request          // whom the result answers
+	later  map[want][]request // remembered: reload, upgrade
+	end    *request           // a stop that waits for what it aborted
+}
+
+func newArbiter(j jobs) *arbiter {
+	return &arbiter{
+		jobs: j, requests: make(chan request), ended: make(chan struct{}), seen: make(chan chan phase),
+		later: map[want][]request{},
+	}
+}
+
+// ask hands a request over. It is answered even when the arbiter has ended.
+func (a *arbiter) ask(r request) {
+	select {
+	case a.requests <- r:
+	case <-a.ended:
+		r.answer(control.Verdict{Action: r.want.String(), Reason: "the service has stopped"})
+	}
+}
+
+// do asks and waits for the verdict.
+func (a *arbiter) do(w want, s control.ScaleRequest) control.Verdict {
+	c := make(chan control.Verdict, 1)
+	a.ask(request{want: w, scale: s, answer: func(v control.Verdict) { c <- v }})
+	return <-c
+}
+
+// state returns the phase.
+func (a *arbiter) state() phase {
+	c := make(chan phase, 1)
+	select {
+	case a.seen <- c:
+		return <-c
+	case <-a.ended:
+		return stopping
+	}
+}
+
+// run starts the first generation, then decides until the service has stopped,
+// failed to start, or was handed over; it returns the first verdict that ended
+// it. quit makes it give up everything.
+func (a *arbiter) run(quit <-chan struct{}) control.Verdict {
+	defer close(a.ended)
+	a.launch(starting, nil, a.jobs.start)
+	for {
+		select {
+		case c := <-a.seen:
+			c <- a.phase
+		case r := <-a.requests:
+			a.decide(r)
+		case v := <-a.result:
+			if final := a.settle(v); final {
+				return v
+			}
+		case <-quit:
+			if a.cancel != nil {
+				a.cancel(errQuit)
+			}
+			a.refuseAll("the service has stopped")
+			return control.Verdict{}
+		}
+	}
+}
+
+func (a *arbiter) decide(r request) {
+	switch arbitration[a.phase][r.want] {
+	case begin:
+		switch r.want {
+		case wantReload:
+			a.launch(reloading, []request{r}, a.jobs.reload)
+		case wantUpgrade:
+			a.launch(upgrading, []request{r}, a.jobs.upgrade)
+		default:
+			a.stop(r)
+		}
+	case remember:
+		a.later[r.want] = append(a.later[r.want], r)
+	case apply:
+		r.answer(a.jobs.scale(r.scale))
+	case abort:
+		if a.end != nil { // the second one
+			a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Coalesced: true})
+			r.want = wantStopNow
+		}
+		a.end = &r
+		a.cancel(errStopping)
+	case hasten:
+		r.answer(a.jobs.stop(true))
+	case refuse:
+		r.answer(control.Verdict{Action: r.want.String(), Reason: "the service is " + a.phase.String()})
+	}
+}
+
+func (a *arbiter) launch(p phase, asked []request, job func(context.Context) control.Verdict) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	result := make(chan control.Verdict, 1)
+	a.phase, a.asked, a.cancel, a.result = p, asked, cancel, result
+	began := time.Now()
+	go func() {
+		v := job(ctx)
+		cancel(nil)
+		v.TookMS = time.Since(began).Milliseconds()
+		result <- v
+	}()
+}
+
+func (a *arbiter) stop(r request) {
+	a.phase = stopping
+	r.answer(a.jobs.stop(r.want == wantStopNow))
+	a.refuseAll("the service stops")
+}
+
+// settle takes the verdict of what went on and turns to what waits. It says
+// whether this was the end.
+func (a *arbiter) settle(v control.Verdict) (final bool) {
+	was := a.phase
+	a.cancel, a.result = nil, nil
+	for _, r := range a.asked {
+		v := v
+		v.Action = r.want.String()
+		v.Coalesced = len(a.asked) > 1
+		r.answer(v)
+	}
+	a.asked = nil
+	switch {
+	case was == upgrading && v.OK:
+		// The new master goes by the file that was on disk when it started:
+		// who asked later means a later one.
+		for _, w := range []want{wantReload, wantUpgrade} {
+			if len(a.later[w]) > 0 {
+				a.jobs.passOn(w)
+			}
+		}
+		if a.end != nil {
+			a.jobs.passOn(a.end.want)
+			a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Reason: "passed on to the new master"})
+		}
+		for _, rs := range a.later {
+			for _, r := range rs {
+				r.answer(control.Verdict{OK: true, Action: r.want.String(), Reason: "passed on to the new master"})
+			}
+		}
+		return true
+	case a.end != nil:
+		r := *a.end
+		a.end = nil
+		a.stop(r)
+		return false
+	case was == starting && !v.OK:
+		a.refuseAll("the service did not start")
+		return true
+	}
+	a.phase = serving
+	// An upgrade brings new workers too, so it answers both.
+	if up := a.later[wantUpgrade]; len(up) > 0 {
+		all := append(up, a.later[wantReload]...)
+		clear(a.later)
+		a.launch(upgrading, all, a.jobs.upgrade)
+	} else if re := a.later[wantReload]; len(re) > 0 {
+		clear(a.later)
+		a.launch(reloading, re, a.jobs.reload)
+	}
+	return false
+}
+
+func (a *arbiter) refuseAll(reason string) {
+	for _, rs := range a.later {
+		for _, r := range rs {
+			r.answer(control.Verdict{Action: r.want.String(), Reason: reason})
+		}
+	}
+	clear(a.later)
+	for _, r := range a.asked {
+		r.answer(control.Verdict{Action: r.want.String(), Reason: reason})
+	}
+	a.asked = nil
+	if a.end != nil {
+		a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Reason: reason})
+		a.end = nil
+	}
+}
+
+var (
+	errQuit     = fmt.Errorf("the master ends")
+	errStopping = fmt.Errorf("the service is told to stop")
+)

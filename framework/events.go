@@ -1,0 +1,93 @@
+package framework
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/workers"
+)
+
+// logger writes a line for each event that an operator should see; the course
+// of single workers is at debug level.
+type logger struct{ *slog.Logger }
+
+func (l logger) event(e workers.Event) {
+	switch e := e.(type) {
+	case workers.GenerationServing:
+		l.Info(fmt.Sprintf("generation %d serving", e.Generation), "workers", e.Workers,
+			"revision", short(e.Revision), "took", round(e.Took), "previous", e.Previous)
+	case workers.GenerationDrained:
+		level := l.Info
+		if e.Cut > 0 {
+			level = l.Warn
+		}
+		level(fmt.Sprintf("generation %d drained", e.Generation), "finished", e.Finished, "cut", e.Cut, "took", round(e.Took))
+	case workers.GenerationRefused:
+		args := []any{"reason", e.Reason}
+		if e.Stderr != "" {
+			args = append(args, "stderr", e.Stderr)
+		}
+		l.Error(fmt.Sprintf("generation %d refused", e.Generation), args...)
+	case workers.WorkerForked:
+		l.Debug("worker forked", "worker", e.Worker.String(), "pid", e.PID, "restart", e.Restart)
+	case workers.WorkerReady:
+		l.Debug("worker ready", "worker", e.Worker.String(), "pid", e.PID, "took", round(e.Took))
+	case workers.WorkerDraining:
+		l.Debug("worker draining", "worker", e.Worker.String(), "pid", e.PID, "reason", e.Reason)
+	case workers.WorkerStalled:
+		l.Warn("worker does not answer, it gets no connections", "worker", e.Worker.String(), "pid", e.PID, "for", round(e.For))
+	case workers.WorkerResumed:
+		l.Info("worker answers again", "worker", e.Worker.String(), "pid", e.PID)
+	case workers.WorkerKilled:
+		l.Warn("worker killed", "worker", e.Worker.String(), "pid", e.PID, "reason", e.Reason)
+	case workers.WorkerExited:
+		if e.Expected {
+			l.Debug("worker exited", "worker", e.Worker.String(), "pid", e.PID, "status", e.Status, "cut", e.Cut)
+			return
+		}
+		args := []any{"worker", e.Worker.String(), "pid", e.PID, "status", e.Status, "cut", e.Cut, "requeued", e.Requeued}
+		if e.Respawn >= 0 {
+			args = append(args, "respawn", round(e.Respawn))
+		}
+		if e.Output != "" {
+			args = append(args, "output", e.Output)
+		}
+		l.Error("worker died", args...)
+	case workers.AcceptPaused:
+		l.Warn("accepting paused, connections wait in the kernel's queue", "listener", e.Listener, "reason", e.Reason)
+	case workers.AcceptResumed:
+		l.Info("accepting again", "listener", e.Listener, "after", round(e.After))
+	}
+}
+
+// refused logs the verdict of a signal, which has nobody else to tell.
+func (l logger) refused(v control.Verdict) {
+	args := []any{"reason", v.Reason}
+	if v.Stderr != "" {
+		args = append(args, "stderr", v.Stderr)
+	}
+	l.Error(v.Action+" refused", args...)
+}
+
+func round(d time.Duration) string {
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// short is a revision as people write it.
+func short(revision string) string {
+	if len(revision) > 7 {
+		return revision[:7]
+	}
+	if revision == "" {
+		return "unknown"
+	}
+	return revision
+}

@@ -1,0 +1,5 @@
+package framework
+
+import "golang.org/x/sys/unix"
+
+const fionread = unix.SIOCINQ

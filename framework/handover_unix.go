@@ -1,0 +1,112 @@
+//go:build unix
+
+package framework
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/baton-go/baton/listener"
+	"github.com/baton-go/baton/upgrade"
+	"github.com/baton-go/baton/workers"
+)
+
+// Files that every new master gets from the one before.
+const (
+	fileLock     = "baton/lock"
+	fileControl  = "baton/control"
+	fileListener = "baton/listener|" // and its key
+)
+
+// Owners of what is handed over at the end.
+const ownerWorkers = "workers"
+
+// offer is what a new master must know to start.
+type offer struct {
+	Generation int             `json:"generation"` // the number of its first one
+	RuntimeDir string          `json:"runtime_dir"`
+	Listeners  []listener.Spec `json:"listeners"`
+	Upgrades   int             `json:"upgrades"`
+	PIDFile    string          `json:"pid_file"`
+	Override   int             `json:"override"` // workers, as scaled
+}
+
+func (m *master) readOffer() error {
+	data, err := m.pred.Offer()
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, &m.offer); err != nil {
+		return fmt.Errorf("offer of the predecessor: %w", err)
+	}
+	if m.offer.Generation < 1 {
+		return fmt.Errorf("offer of the predecessor: generation %d", m.offer.Generation)
+	}
+	m.next = m.offer.Generation
+	m.upgrades = m.offer.Upgrades
+	return nil
+}
+
+func (m *master) makeOffer() []byte {
+	data, err := json.Marshal(offer{
+		Generation: m.next, RuntimeDir: m.dir.Path(), Listeners: m.o.Listeners,
+		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(),
+	})
+	if err != nil {
+		panic("framework: " + err.Error()) // plain values only
+	}
+	return data
+}
+
+// freeze stops acting on what is handed over, and describes it.
+func (m *master) freeze() ([]upgrade.Entry, error) {
+	if err := m.pool.Freeze(); err != nil {
+		return nil, err
+	}
+	data, files, err := m.pool.Handover()
+	if err != nil {
+		return nil, err
+	}
+	return []upgrade.Entry{{Owner: ownerWorkers, Data: data, Files: files}}, nil
+}
+
+// takeOver makes this process the master: its own generation is ready, and the
+// predecessor hands over the workers that live.
+func (m *master) takeOver() error {
+	entries, err := m.pred.Prepared()
+	if err != nil {
+		return err
+	}
+	var in *workers.Inheritance
+	for _, e := range entries {
+		// Owners that this release does not know have nothing that it needs.
+		if e.Owner != ownerWorkers {
+			upgrade.Close([]upgrade.Entry{e})
+			continue
+		}
+		if in, err = workers.ParseHandover(e.Data, e.Files); err != nil {
+			return err
+		}
+	}
+	if err := m.pred.Accept(); err != nil {
+		if in != nil {
+			in.Close()
+		}
+		return err
+	}
+	// From here on there is no way back: the predecessor is gone.
+	m.took.Store(true)
+	if in != nil {
+		if err := m.pool.Adopt(in); err != nil {
+			m.o.logger.Error("some workers of the old master could not be adopted", "reason", err.Error())
+		}
+	}
+	if err := m.lock.Claim(); err != nil {
+		m.o.logger.Warn("the lock names the old master", "reason", err.Error())
+	}
+	for _, l := range m.dropped {
+		_ = l.Close()
+	}
+	m.dropped = nil
+	return nil
+}

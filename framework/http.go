@@ -1,0 +1,233 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Timeouts of the http.Server unless HTTPServer sets others.
+const (
+	defaultReadHeaderTimeout = 10 * time.Second
+	defaultIdleTimeout       = 120 * time.Second
+)
+
+// serveHTTP makes a serve function of a handler: an http.Server for each
+// listener.
+func serveHTTP(build func(context.Context) (http.Handler, error), o *options) serveFunc {
+	return func(ctx context.Context, ls Listeners) error {
+		l := lifeOf(ctx)
+		h, err := build(l.base)
+		if err != nil {
+			return fmt.Errorf("build: %w", err)
+		}
+		if isNilHandler(h) {
+			return errors.New("build: returned neither a handler nor an error")
+		}
+		var servers []*httpServer
+		failed := make(chan error, len(ls.names))
+		for name, ln := range ls.All() {
+			handler := h
+			if own, ok := o.handlers[name]; ok {
+				handler = own
+			}
+			s := newHTTPServer(l, handler, o.httpServer)
+			servers = append(servers, s)
+			go func() {
+				err := s.run(ln)
+				select {
+				case <-l.draining: // the listener ended, as it should
+				default:
+					failed <- fmt.Errorf("listener %s: %w", name, err)
+				}
+			}()
+		}
+		select {
+		case err = <-failed:
+		case <-ctx.Done():
+		}
+		var all sync.WaitGroup
+		for _, s := range servers {
+			all.Go(s.drain)
+		}
+		all.Wait()
+		return err
+	}
+}
+
+// httpServer is an http.Server with a drain that http.Server.Shutdown does not
+// have: that one closes idle connections at once, under a client that may be
+// writing, and drops requests that it has just read.
+type httpServer struct {
+	l   *life
+	srv *http.Server
+
+	mu       sync.Mutex
+	conns    map[net.Conn]connState
+	accepted bool          // the listener has ended: there are no more connections to come
+	changed  chan struct{} // holds one
+}
+
+// connState is what is known of a connection that net/http serves.
+type connState struct {
+	state    http.ConnState
+	since    time.Time
+	received uint64 // bytes read from it by then
+}
+
+// receiver counts the bytes that were read from it: net/http calls a
+// connection idle, or new, until it has read a whole header.
+type receiver interface{ Received() uint64 }
+
+func received(c net.Conn) uint64 {
+	if r, ok := c.(receiver); ok {
+		return r.Received()
+	}
+	return 0
+}
+
+func newHTTPServer(l *life, h http.Handler, configure []func(*http.Server)) *httpServer {
+	s := &httpServer{l: l, conns: map[net.Conn]connState{}, changed: make(chan struct{}, 1)}
+	s.srv = &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: defaultReadHeaderTimeout,
+		IdleTimeout:       defaultIdleTimeout,
+	}
+	for _, f := range configure {
+		f(s.srv)
+	}
+	s.chain()
+	return s
+}
+
+// chain puts our hooks before those that the application has set.
+func (s *httpServer) chain() {
+	handler := s.srv.Handler
+	if handler == nil {
+		handler = http.DefaultServeMux
+	}
+	s.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-s.l.draining:
+			// The client learns with its answer that the next request needs a
+			// new connection. On HTTP/2 net/http makes a GOAWAY of it.
+			w.Header().Set("Connection", "close")
+		default:
+		}
+		handler.ServeHTTP(w, r)
+	})
+	state := s.srv.ConnState
+	s.srv.ConnState = func(c net.Conn, st http.ConnState) {
+		s.track(c, st)
+		if state != nil {
+			state(c, st)
+		}
+	}
+	// Requests inherit the life of the process, under whatever the application
+	// puts there.
+	base := s.srv.BaseContext
+	s.srv.BaseContext = func(ln net.Listener) context.Context {
+		if base == nil {
+			return s.l.base
+		}
+		return lifeContext{Context: base(ln), life: s.l}
+	}
+}
+
+// lifeContext is an application's own context that also leads to our life.
+type lifeContext struct {
+	context.Context
+	life *life
+}
+
+func (c lifeContext) Value(key any) any {
+	if _, ok := key.(lifeKey); ok {
+		return c.life
+	}
+	return c.Context.Value(key)
+}
+
+func (s *httpServer) track(c net.Conn, st http.ConnState) {
+	s.mu.Lock()
+	switch st {
+	case http.StateClosed, http.StateHijacked:
+		delete(s.conns, c)
+	default:
+		s.conns[c] = connState{state: st, since: time.Now(), received: received(c)}
+	}
+	s.mu.Unlock()
+	s.notify()
+}
+
+func (s *httpServer) notify() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run serves until the listener ends.
+func (s *httpServer) run(ln net.Listener) error {
+	err := s.srv.Serve(ln)
+	s.mu.Lock()
+	s.accepted = true
+	s.mu.Unlock()
+	s.notify()
+	return err
+}
+
+// drain waits for the connections to end: busy ones after their answer, idle
+// ones once the grace is over. At the deadline it cuts the rest.
+func (s *httpServer) drain() {
+	defer s.srv.Close()
+	graceUp := s.l.graceUp
+	over := false
+	for {
+		if over {
+			s.closeIdle()
+		}
+		s.mu.Lock()
+		finished := s.accepted && len(s.conns) == 0
+		s.mu.Unlock()
+		if finished {
+			return
+		}
+		var again <-chan time.Time
+		if over {
+			again = time.After(idleRecheck)
+		}
+		select {
+		case <-s.changed:
+		case <-again:
+		case <-graceUp:
+			graceUp, over = nil, true
+		case <-s.l.cut:
+			return
+		}
+	}
+}
+
+// idleRecheck is how long a connection must have been idle to be closed, and
+// how often that is looked at once the grace is over.
+const idleRecheck = 50 * time.Millisecond
+
+// closeIdle closes the connections on which no request has begun.
+func (s *httpServer) closeIdle() {
+	s.mu.Lock()
+	var idle []net.Conn
+	now := time.Now()
+	for c, st := range s.conns {
+		if (st.state == http.StateIdle || st.state == http.StateNew) && now.Sub(st.since) >= idleRecheck &&
+			received(c) == st.received && unread(c) == 0 {
+			idle = append(idle, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range idle {
+		c.Close()
+	}
+}

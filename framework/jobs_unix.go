@@ -1,0 +1,320 @@
+//go:build unix
+
+package framework
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/upgrade"
+	"github.com/baton-go/baton/workers"
+)
+
+// The jobs of the arbiter: one at a time, but for scale and stop.
+
+// needsMaster: the new release wants what only a new master can give it.
+type needsMaster struct{ fields []string }
+
+func (e needsMaster) Error() string {
+	return "it changes " + strings.Join(e.fields, ", ") + ", which belong to the master"
+}
+
+// workerOptions reads what a generation's first worker was started as.
+func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, error) {
+	var asked settings
+	if err := json.Unmarshal(in.Settings, &asked); err != nil {
+		return workers.Options{}, nil, fmt.Errorf("its settings: %w", err)
+	}
+	if fields := m.o.masterSettings.differs(asked.masterSettings); len(fields) > 0 {
+		return workers.Options{}, nil, needsMaster{fields}
+	}
+	o := asked.workerOptions(m.cpus)
+	m.times = stopTimes{asked.StopTimeout, asked.StopDelay}
+	n := o.Workers
+	if scaled := m.scaled.Load(); scaled > 0 {
+		n = int(scaled)
+	}
+	return o, m.workerEnv(m.env, n), nil
+}
+
+func (m *master) workerEnv(env environment, n int) []string {
+	return shareEnv(env, n, m.cpus).list()
+}
+
+// spec pins the binary on disk and reads the environment for a new generation.
+func (m *master) spec() (workers.Spec, error) {
+	path, err := workers.FindBinary(os.Args[0], workingDir)
+	if err != nil {
+		return workers.Spec{}, fmt.Errorf("new binary: %w", err)
+	}
+	env, err := loadEnvFile(m.o.EnvFile, m.o.inherited)
+	if err != nil {
+		return workers.Spec{}, err
+	}
+	b, err := workers.Pin(path)
+	if err != nil {
+		return workers.Spec{}, err
+	}
+	m.env = env
+	// The number of workers is known once the first has said it; until then it
+	// counts as unchanged.
+	n := m.o.workerOptions(m.cpus).Workers
+	if wanted := m.pool.Wanted(); wanted > 0 {
+		n = wanted
+	} else if scaled := m.scaled.Load(); scaled > 0 {
+		n = int(scaled)
+	}
+	return workers.Spec{
+		Number: m.next, Binary: b, Env: m.workerEnv(env, n),
+		ReadyTimeout: m.o.ReadyTimeout, KillTimeout: m.o.KillTimeout,
+	}, nil
+}
+
+// prepare starts the next generation and waits until it is ready.
+func (m *master) prepare(ctx context.Context) (int, error) {
+	s, err := m.spec()
+	if err != nil {
+		return 0, err
+	}
+	m.next++
+	return s.Number, m.pool.Prepare(ctx, s)
+}
+
+// commit makes generation n the serving one, with its times for a stop.
+func (m *master) commit(n int) error {
+	if err := m.pool.Commit(n); err != nil {
+		return err
+	}
+	m.stopTimes.Store(m.times)
+	return nil
+}
+
+// start brings up the first generation: of a new service, or of a new master.
+func (m *master) start(ctx context.Context) control.Verdict {
+	v := m.startFirst(ctx)
+	if !v.OK {
+		m.failure = fmt.Errorf("%w: %s", ErrNotReady, v.Reason)
+		if v.Stderr != "" {
+			m.failure = fmt.Errorf("%w\n%s", m.failure, v.Stderr)
+		}
+		if ctx.Err() != nil {
+			m.failure = nil // stopped before it started is no failure
+		}
+	}
+	return v
+}
+
+func (m *master) startFirst(ctx context.Context) control.Verdict {
+	if m.pred == nil {
+		n, err := m.prepare(ctx)
+		if err == nil {
+			err = m.commit(n)
+		}
+		if err != nil {
+			return m.refused(n, err)
+		}
+		if err := m.up.Ready(); err != nil {
+			return m.refused(n, err)
+		}
+		m.serves()
+		return control.Verdict{OK: true, Generation: n}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-m.pred.Lost():
+			cancel(upgrade.ErrCancelled)
+		case <-ctx.Done():
+		}
+	}()
+	n, err := m.prepare(ctx)
+	if err == nil {
+		err = m.takeOver()
+	}
+	if err != nil {
+		v := m.refused(n, err)
+		m.pred.Refuse(v.Reason + stderrMark + v.Stderr)
+		return v
+	}
+	if err := m.commit(n); err != nil {
+		// A worker died in this very moment. The old generation, adopted,
+		// serves on, and so do we.
+		m.o.logger.Error("the new generation could not be committed", "generation", n, "reason", err.Error())
+	}
+	m.serves()
+	return control.Verdict{OK: true, Generation: n}
+}
+
+// serves is called when this process has become the master.
+func (m *master) serves() {
+	m.took.Store(true)
+	close(m.mayControl)
+	if m.o.PIDFile != "" {
+		if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
+			m.o.logger.Error("pid file not written", "path", m.o.PIDFile, "reason", err.Error())
+		}
+	}
+	if old := m.offer.PIDFile; old != "" && old != m.o.PIDFile {
+		_ = os.Remove(old)
+	}
+}
+
+func (m *master) reload(ctx context.Context) control.Verdict {
+	n, err := m.prepare(ctx)
+	if err == nil {
+		err = m.commit(n)
+	}
+	var needs needsMaster
+	if errors.As(err, &needs) || errors.Is(err, workers.ErrNewerProtocol) {
+		m.o.logger.Info("the reload becomes an upgrade", "reason", err.Error())
+		return m.upgrade(ctx)
+	}
+	if err != nil {
+		return m.report(m.refused(n, err))
+	}
+	return m.report(control.Verdict{OK: true, Generation: n})
+}
+
+func (m *master) upgrade(ctx context.Context) control.Verdict {
+	// First a worker of the new binary, which is heard and ended: one that
+	// cannot start is refused with all it wrote, and cheaply.
+	s, err := m.spec()
+	if err != nil {
+		return m.report(m.refused(m.next, err))
+	}
+	s.Probe = true
+	err = m.pool.Prepare(ctx, s)
+	if err != nil && !errors.As(err, new(needsMaster)) && !errors.Is(err, workers.ErrNewerProtocol) {
+		return m.report(m.refused(s.Number, err))
+	}
+	began := time.Now()
+	successor, err := m.up.Upgrade(ctx, upgrade.Handover{
+		Offer: m.makeOffer(), Freeze: m.freeze, Thaw: m.pool.Thaw,
+	})
+	if err != nil {
+		m.next++ // the candidate has used the number
+		return m.report(m.refused(s.Number, err))
+	}
+	m.successor = successor
+	m.replaced.Store(true)
+	m.o.logger.Info("replaced by a new master", "pid", pidOf(successor), "took", time.Since(began).Round(time.Millisecond).String())
+	return m.report(control.Verdict{OK: true, Generation: s.Number})
+}
+
+func pidOf(p *os.Process) int {
+	if p == nil {
+		return 0
+	}
+	return p.Pid
+}
+
+// stderrMark parts reason and stderr where a new master reports to the old one.
+const stderrMark = "\x00"
+
+// refused makes a verdict of why a generation does not serve.
+func (m *master) refused(n int, err error) control.Verdict {
+	v := control.Verdict{Generation: n, Reason: err.Error()}
+	var re *workers.RefusedError
+	var ue *upgrade.RefusedError
+	switch {
+	case errors.As(err, &re):
+		v.Reason, v.Stderr = re.Reason, re.Stderr
+		return v // the pool has told its subscribers
+	case errors.As(err, &ue):
+		v.Reason = ue.Reason
+		v.Reason, v.Stderr, _ = strings.Cut(ue.Reason, stderrMark)
+	}
+	return v
+}
+
+// report logs a verdict that no event of the pool tells, and keeps it.
+func (m *master) report(v control.Verdict) control.Verdict {
+	m.verdict.Store(&v)
+	return v
+}
+
+func (m *master) scale(r control.ScaleRequest) control.Verdict {
+	n := m.pool.Wanted() + r.Delta
+	if r.Workers != nil {
+		n = *r.Workers
+	}
+	v := control.Verdict{Action: control.ActionScale}
+	if n < 1 || n > maxWorkers {
+		v.Reason = fmt.Sprintf("%d workers: expected 1 to %d", n, maxWorkers)
+		return v
+	}
+	if err := m.pool.Scale(n); err != nil {
+		v.Reason = err.Error()
+		return v
+	}
+	m.scaled.Store(int64(n))
+	m.o.logger.Info("scaled", "workers", n)
+	v.OK, v.Reason = true, fmt.Sprintf("workers=%d", n)
+	return v
+}
+
+const maxWorkers = 1024
+
+// stop begins the end, or hastens it.
+func (m *master) stop(now bool) control.Verdict {
+	v := control.Verdict{OK: true, Action: control.ActionStop}
+	t, ok := m.stopTimes.Load().(stopTimes)
+	if !ok { // nothing has served yet
+		t = stopTimes{m.o.StopTimeout, m.o.StopDelay}
+	}
+	if now {
+		m.hurry.Do(func() { close(m.hurried) })
+	}
+	m.stopping.Do(func() {
+		deadline := time.Now().Add(t.timeout)
+		go m.shutDown(t.delay, deadline)
+	})
+	return v
+}
+
+// shutDown is the course of a stop: go on for a while, take what the kernel
+// has queued, close the listeners, drain.
+func (m *master) shutDown(delay time.Duration, deadline time.Time) {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	m.o.logger.Info("stopping", "timeout", time.Until(deadline).Round(time.Second).String(), "delay", delay.String())
+	select {
+	case <-time.After(delay):
+	case <-m.hurried:
+		cancel()
+	}
+	m.pool.Sweep(ctx)
+	for _, l := range m.listeners {
+		_ = l.Close()
+	}
+	m.pool.Stop(max(time.Until(deadline), 0), "the service stops")
+	select {
+	case <-m.hurried:
+		m.pool.Stop(0, "the service stops now")
+	case <-m.pool.Ended():
+	}
+}
+
+// passOn gives a wish that came too late for this master to the next one.
+func (m *master) passOn(w want) {
+	if m.successor == nil {
+		return
+	}
+	sig := syscall.SIGTERM
+	switch w {
+	case wantReload:
+		sig = syscall.SIGHUP
+	case wantUpgrade:
+		sig = syscall.SIGUSR2
+	}
+	_ = m.successor.Signal(sig)
+}

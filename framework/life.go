@@ -1,0 +1,150 @@
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/baton-go/baton/workers"
+)
+
+// life is the course of a process that serves, a worker or a single one:
+// starting, ready, draining, cut, over. What an application is told of it
+// travels in contexts.
+type life struct {
+	base    context.Context // the application's: ends when the last connection has
+	endBase context.CancelFunc
+	serve   context.Context // done when the drain begins
+	endServ context.CancelFunc
+
+	draining chan struct{} // closed when the drain begins
+	graceUp  chan struct{} // closed when idle connections may be closed
+	cut      chan struct{} // closed when what is left is to be cut
+
+	ready   chan struct{} // closed when the application says so
+	readyOK sync.Once
+
+	mu       sync.Mutex
+	begun    bool
+	deadline time.Time
+	timers   []*time.Timer
+	hooks    []func(context.Context) error
+}
+
+type lifeKey struct{}
+
+func newLife() *life {
+	l := &life{
+		draining: make(chan struct{}), graceUp: make(chan struct{}), cut: make(chan struct{}), ready: make(chan struct{}),
+	}
+	base := context.WithValue(context.Background(), lifeKey{}, l)
+	l.base, l.endBase = context.WithCancel(base)
+	l.serve, l.endServ = context.WithCancel(l.base)
+	return l
+}
+
+func lifeOf(ctx context.Context) *life {
+	l, _ := ctx.Value(lifeKey{}).(*life)
+	return l
+}
+
+// drain begins the drain, or shortens one that has begun.
+func (l *life) drain(o workers.DrainOrder) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	deadline := time.Now().Add(o.Timeout)
+	if l.begun && !deadline.Before(l.deadline) {
+		return
+	}
+	l.deadline = deadline
+	for _, t := range l.timers {
+		t.Stop()
+	}
+	l.timers = []*time.Timer{
+		time.AfterFunc(min(o.Grace, o.Timeout), closer(l.graceUp)),
+		time.AfterFunc(o.Timeout, closer(l.cut)),
+	}
+	if !l.begun {
+		l.begun = true
+		close(l.draining)
+		l.endServ()
+	}
+}
+
+// closer closes c once, however many timers ask for it.
+func closer(c chan struct{}) func() {
+	return func() {
+		defer func() { _ = recover() }() // closed already
+		close(c)
+	}
+}
+
+// end runs the OnStop functions, last first, and ends the application's
+// context.
+func (l *life) end(limit time.Duration) error {
+	l.mu.Lock()
+	for _, t := range l.timers {
+		t.Stop()
+	}
+	hooks := l.hooks
+	l.mu.Unlock()
+	l.endServ()
+	l.endBase()
+	if len(hooks) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		var errs []error
+		for i := len(hooks) - 1; i >= 0; i-- {
+			errs = append(errs, hooks[i](ctx))
+		}
+		done <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("OnStop functions did not return within %v", limit)
+	}
+}
+
+// Ready says that this process can take connections, for a Serve function that
+// has more to do before it can than to call Accept. Without it a process is
+// ready once Accept has been called on every listener. ctx is Serve's.
+func Ready(ctx context.Context) {
+	if l := lifeOf(ctx); l != nil {
+		l.readyOK.Do(func() { close(l.ready) })
+	}
+}
+
+// Draining returns a channel that is closed when this process begins to drain:
+// it gets no more connections and ends when those it has are finished, or at
+// its deadline. What waits or streams for long should come to a good end then.
+//
+// ctx is the one given to build or Serve, or a request's, or one derived from
+// them; for others the channel is nil, and never ready.
+func Draining(ctx context.Context) <-chan struct{} {
+	if l := lifeOf(ctx); l != nil {
+		return l.draining
+	}
+	return nil
+}
+
+// OnStop has f called when this process ends: after the drain, the last given
+// first. All together have KillTimeout, which is the deadline of f's context.
+// ctx is the one given to build or Serve; for others OnStop panics, since f
+// would never be called.
+func OnStop(ctx context.Context, f func(context.Context) error) {
+	l := lifeOf(ctx)
+	if l == nil {
+		panic("framework.OnStop: the context is not one of build or Serve")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hooks = append(l.hooks, f)
+}

@@ -1,0 +1,292 @@
+//go:build unix
+
+package framework
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	group "github.com/oklog/run"
+
+	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/listener"
+	"github.com/baton-go/baton/upgrade"
+	"github.com/baton-go/baton/workers"
+)
+
+// master is the process that owns the listeners. Its parts run as a group:
+// when one ends, so do the others.
+type master struct {
+	o       *options
+	cpus    int
+	started time.Time
+	log     logger
+
+	up        *upgrade.Upgrader
+	pred      *upgrade.Predecessor
+	offer     offer
+	dir       *rundir.Dir
+	lock      *rundir.Lock
+	listeners []*listener.Listener
+	dropped   []*listener.Listener // the predecessor's, which this release has not
+	socket    *net.UnixListener
+
+	pool    *workers.Pool
+	arbiter *arbiter
+	control *control.Server
+
+	// The jobs', which run one at a time.
+	next      int         // number of the next generation
+	env       environment // of the generation being started
+	times     stopTimes   // that it asks for
+	upgrades  int         // masters before this one
+	successor *os.Process
+	failure   error // why the first generation did not start
+
+	binary     *workers.Binary                 // this process'
+	verdict    atomic.Pointer[control.Verdict] // of the last deploy
+	scaled     atomic.Int64                    // workers as an operator set them; 0: as the release says
+	stopTimes  atomic.Value                    // stopTimes of the serving generation
+	took       atomic.Bool                     // this process is the master
+	replaced   atomic.Bool                     // by a new master, which has all that is handed over
+	mayControl chan struct{}                   // closed when this process is the master
+	noControl  chan struct{}                   // closed at the end
+	stopping   sync.Once
+	hurry      sync.Once
+	hurried    chan struct{} // closed by a stop that does not wait
+}
+
+type stopTimes struct{ timeout, delay time.Duration }
+
+// upgradeMargin is what a new master gets beyond the time that its workers
+// have to be ready.
+const upgradeMargin = 10 * time.Second
+
+func runMaster(o *options, _ serveFunc) (err error) {
+	m := &master{
+		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
+		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
+	}
+	for _, line := range o.overrides {
+		o.logger.Info(line)
+	}
+	signals := catchMasterSignals()
+	defer signals.stop()
+	if m.up, err = upgrade.New(upgrade.Options{Timeout: o.ReadyTimeout + upgradeMargin}); err != nil {
+		return fmt.Errorf("baton: %w", err)
+	}
+	m.pred = m.up.Predecessor()
+	if err := m.claim(); err != nil {
+		if m.pred != nil {
+			m.pred.Refuse(err.Error())
+		}
+		m.release()
+		return err
+	}
+	m.scaled.Store(int64(m.offer.Override))
+	if path, err := workers.FindBinary(os.Args[0], workingDir); err == nil {
+		m.binary, _ = workers.Pin(path) // for the status only
+	}
+	m.pool = workers.New(workers.Config{
+		Argv: os.Args, Dir: workingDir, Listeners: m.listeners, Workers: m.offer.Override, Logger: o.logger,
+		OnEvent: m.event, Options: m.workerOptions,
+	})
+	m.arbiter = newArbiter(m)
+	m.control = control.NewServer(backend{m})
+
+	var g group.Group
+	{
+		g.Add(m.pool.Run, func(error) {
+			if m.replaced.Load() {
+				m.pool.Abandon()
+			} else {
+				m.pool.Stop(m.o.KillTimeout, "the master ends")
+			}
+		})
+	}
+	{
+		quit := make(chan struct{})
+		g.Add(func() error {
+			if v := m.arbiter.run(quit); !m.replaced.Load() && !v.OK {
+				return m.failure
+			}
+			return nil
+		}, func(error) { close(quit) })
+	}
+	{
+		quit := make(chan struct{})
+		g.Add(func() error { return m.take(signals, quit) }, func(error) { close(quit) })
+	}
+	g.Add(m.serveControl, func(error) { m.stopControl() })
+	err = g.Run()
+	m.release()
+	if err != nil && !errors.Is(err, ErrNotReady) {
+		err = fmt.Errorf("baton: %w", err)
+	}
+	return err
+}
+
+// claim takes what a master must have alone: the runtime directory and the
+// listeners. From a predecessor it inherits them.
+func (m *master) claim() error {
+	if m.pred != nil {
+		if err := m.readOffer(); err != nil {
+			return fmt.Errorf("baton: %w", err)
+		}
+	}
+	exe := filepath.Base(os.Args[0])
+	path, err := rundir.Resolve(m.o.RuntimeDir, exe, listener.Keys(m.o.Listeners), m.getenv, os.Getuid())
+	if err != nil {
+		return fmt.Errorf("baton: runtime directory: %w", err)
+	}
+	if m.dir, err = rundir.Open(path); err != nil {
+		return fmt.Errorf("baton: runtime directory: %w", err)
+	}
+	if err := m.claimDir(); err != nil {
+		return err
+	}
+	if err := m.claimListeners(); err != nil {
+		return err
+	}
+	for _, f := range m.o.onListen {
+		for _, l := range m.listeners {
+			f(l.Name(), l.Addr())
+		}
+	}
+	return nil
+}
+
+// event logs what happens in the pool, and tells the application.
+func (m *master) event(e workers.Event) {
+	m.log.event(e)
+	for _, f := range m.o.onEvent {
+		f(e)
+	}
+}
+
+func (m *master) getenv(name string) string { return m.o.env[name] }
+
+// claimDir takes the lock and the control socket of the runtime directory.
+func (m *master) claimDir() error {
+	if m.pred != nil && m.offer.RuntimeDir == m.dir.Path() {
+		lock, err := m.up.Inherit(fileLock)
+		if err == nil && lock != nil {
+			m.lock, err = rundir.AdoptLock(m.dir, lock)
+		}
+		if err != nil {
+			return fmt.Errorf("baton: lock of the predecessor: %w", err)
+		}
+		socket, err := m.up.Inherit(fileControl)
+		if err == nil && socket != nil {
+			m.socket, err = control.ListenFile(socket)
+		}
+		if err != nil {
+			return fmt.Errorf("baton: control socket of the predecessor: %w", err)
+		}
+	}
+	if m.lock == nil {
+		lock, err := m.dir.Lock()
+		var held *rundir.HeldError
+		if errors.As(err, &held) {
+			return fmt.Errorf("%w: %w", ErrAlreadyRunning, err)
+		}
+		if err != nil {
+			return fmt.Errorf("baton: %w", err)
+		}
+		m.lock = lock
+	}
+	if m.socket == nil {
+		socket, err := control.Listen(m.dir.Socket())
+		if err != nil {
+			return fmt.Errorf("baton: control socket: %w", err)
+		}
+		m.socket = socket
+	}
+	socket, err := m.socket.File()
+	if err != nil {
+		return fmt.Errorf("baton: control socket: %w", err)
+	}
+	defer socket.Close()
+	return errors.Join(m.up.Keep(fileLock, m.lock.File()), m.up.Keep(fileControl, socket))
+}
+
+// claimListeners inherits or binds the listeners, and keeps them for the next
+// master.
+func (m *master) claimListeners() error {
+	keys := listener.Keys(m.o.Listeners)
+	inherited := map[string]*listener.Listener{}
+	for i, key := range listener.Keys(m.offer.Listeners) {
+		f, err := m.up.Inherit(fileListener + key)
+		if err == nil && f == nil {
+			continue
+		}
+		var l *listener.Listener
+		if err == nil {
+			spec := m.offer.Listeners[i]
+			for j, k := range keys { // under its new name, with its new mode
+				if k == key {
+					spec = m.o.Listeners[j]
+				}
+			}
+			l, err = listener.FromFile(spec, f)
+		}
+		if err != nil {
+			return fmt.Errorf("baton: listener %s of the predecessor: %w", key, err)
+		}
+		inherited[key] = l
+	}
+	for i, spec := range m.o.Listeners {
+		l := inherited[keys[i]]
+		delete(inherited, keys[i])
+		if l == nil {
+			var err error
+			if l, err = listener.Bind(spec); err != nil {
+				return fmt.Errorf("baton: %w", err)
+			}
+		}
+		m.listeners = append(m.listeners, l)
+		if err := m.up.Keep(fileListener+keys[i], l.File()); err != nil {
+			return fmt.Errorf("baton: %w", err)
+		}
+	}
+	for _, l := range inherited {
+		m.dropped = append(m.dropped, l)
+	}
+	return nil
+}
+
+// release gives up what claim took: for good, or to the master that has it now.
+func (m *master) release() {
+	handedOver := m.replaced.Load() || (m.pred != nil && !m.took.Load())
+	for _, l := range append(m.listeners, m.dropped...) {
+		if handedOver {
+			_ = l.Release()
+		} else {
+			_ = l.Close()
+		}
+	}
+	if m.socket != nil {
+		_ = m.socket.Close()
+	}
+	if m.lock != nil {
+		if handedOver {
+			_ = m.lock.Close()
+		} else {
+			if m.o.PIDFile != "" {
+				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
+			}
+			_ = m.dir.Remove()
+			_ = m.lock.Release()
+		}
+	}
+	if m.binary != nil {
+		_ = m.binary.Close()
+	}
+}

@@ -1,0 +1,66 @@
+//go:build unix
+
+package framework
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/baton-go/baton/internal/control"
+)
+
+// masterSignals are caught from the start: a HUP that came before the first
+// generation serves must not end the process.
+type masterSignals chan os.Signal
+
+// catchMasterSignals leaves QUIT to the runtime, which dumps goroutines.
+func catchMasterSignals() masterSignals {
+	c := make(masterSignals, 64)
+	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR2, syscall.SIGTERM, syscall.SIGINT,
+		syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1)
+	return c
+}
+
+func (c masterSignals) stop() { signal.Stop(c) }
+
+// take turns signals, and the end of StopOn's contexts, into requests.
+func (m *master) take(c masterSignals, quit <-chan struct{}) error {
+	stop := make(chan struct{}, 1)
+	for _, ctx := range m.o.stopOn {
+		defer context.AfterFunc(ctx, func() {
+			select {
+			case stop <- struct{}{}:
+			default:
+			}
+		})()
+	}
+	for {
+		w, s := wantStop, control.ScaleRequest{}
+		select {
+		case <-quit:
+			return nil
+		case <-stop:
+		case sig := <-c:
+			switch sig {
+			case syscall.SIGHUP:
+				w = wantReload
+			case syscall.SIGUSR2:
+				w = wantUpgrade
+			case syscall.SIGTTIN:
+				w, s.Delta = wantScale, 1
+			case syscall.SIGTTOU:
+				w, s.Delta = wantScale, -1
+			case syscall.SIGUSR1:
+				m.pool.Signal(syscall.SIGUSR1)
+				continue
+			}
+		}
+		m.arbiter.ask(request{want: w, scale: s, answer: func(v control.Verdict) {
+			if !v.OK {
+				m.log.refused(v)
+			}
+		}})
+	}
+}

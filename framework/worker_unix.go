@@ -1,0 +1,144 @@
+//go:build unix
+
+package framework
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/baton-go/baton/workers"
+)
+
+// runWorker is the whole life of a worker.
+func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
+	term := catchWorkerSignals()
+	asked, err := json.Marshal(o.settings)
+	if err != nil {
+		return fmt.Errorf("baton: %w", err)
+	}
+	w, err := m.Join(asked)
+	if err != nil {
+		return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
+	}
+	defer w.Close()
+
+	l := newLife()
+	ls := newListeners()
+	accepting := make(chan struct{})
+	for _, ln := range w.Listeners() {
+		ls.add(ln.Name(), ln)
+	}
+	go func() {
+		for _, ln := range w.Listeners() {
+			select {
+			case <-ln.Asked():
+			case <-l.base.Done():
+				return
+			}
+		}
+		close(accepting)
+	}()
+	returned := make(chan error, 1)
+	go func() { returned <- serve(l.serve, ls) }()
+
+	// Until the drain begins.
+	for sayReady, orphaned, leaving := l.ready, w.Orphaned(), false; ; {
+		select {
+		case <-accepting:
+			accepting = nil
+			Ready(l.base)
+			continue
+		case <-sayReady:
+			sayReady = nil
+			if err := w.Ready(); err != nil {
+				return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
+			}
+			continue
+		case err := <-returned:
+			if err == nil {
+				err = errors.New("the serve function returned before it was told to stop")
+			}
+			w.Failed(err.Error())
+			_ = l.end(o.KillTimeout)
+			return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
+		case <-term:
+			if leaving { // a second one means it
+				l.drain(workers.DrainOrder{})
+				break
+			}
+			leaving = true
+			_ = w.Leave() // the master drains us once it has a replacement
+			continue
+		case order := <-w.Drain():
+			l.drain(order)
+		case <-orphaned:
+			if !w.Serving() {
+				// Not wanted any more, or never committed: nobody is served.
+				_ = l.end(o.KillTimeout)
+				return nil
+			}
+			l.drain(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
+		}
+		break
+	}
+	report := drainWorker(w, l, returned, term)
+	w.Drained(report)
+	if err := l.end(o.KillTimeout); err != nil {
+		return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
+	}
+	return nil
+}
+
+// drainWorker waits until the application is finished with its connections, or
+// the deadline.
+func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.DrainReport {
+	open, taken := w.Open(), w.Taken()
+	finished := func(cut int) workers.DrainReport {
+		return workers.DrainReport{Finished: max(open+w.Taken()-taken-cut, 0), Cut: cut}
+	}
+	stopped := false
+	for {
+		if stopped && w.Open() == 0 {
+			return finished(0)
+		}
+		select {
+		case <-returned:
+			returned, stopped = nil, true
+		case <-w.Ended():
+		case order := <-w.Drain(): // less time than we thought
+			l.drain(order)
+		case <-term:
+			l.drain(workers.DrainOrder{})
+		case <-l.cut:
+			return finished(w.Open())
+		}
+	}
+}
+
+// catchWorkerSignals takes the signals that speak to the master out of a
+// worker's way: "pkill -HUP app" reaches both. They are caught and not ignored,
+// for what is ignored stays so in programs that the application starts. It
+// returns TERM and INT.
+func catchWorkerSignals() <-chan os.Signal {
+	others := make(chan os.Signal, 1)
+	signal.Notify(others, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
+	term := make(chan os.Signal, 2)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT)
+	return term
+}
+
+// workerOptions are the options that a generation's workers are run by.
+func (s generationSettings) workerOptions(cpus int) workers.Options {
+	n := s.Workers
+	if n == 0 {
+		n = cpus
+	}
+	return workers.Options{
+		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
+		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
+	}
+}

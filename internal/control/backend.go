@@ -1,0 +1,62 @@
+package control
+
+import "context"
+
+// Actions that a Verdict is about.
+const (
+	ActionReload  = "reload"
+	ActionUpgrade = "upgrade"
+	ActionScale   = "scale"
+	ActionStop    = "stop"
+)
+
+// Backend is the service behind a Server. Its methods are called from many
+// goroutines at once. The contexts are never cancelled by a client that goes
+// away: who asked for a deploy and left has still asked for it.
+type Backend interface {
+	// Status is a snapshot that the backend does not change afterwards.
+	Status() Status
+	// Healthy is nil while the master works.
+	Healthy() error
+	// Ready is nil while new connections are served.
+	Ready() error
+	// Reload replaces the workers; it returns when the deploy is decided.
+	Reload(ctx context.Context) Verdict
+	// Upgrade replaces the master too; it returns when the deploy is decided.
+	Upgrade(ctx context.Context) Verdict
+	// Scale changes the number of workers of the serving generation.
+	Scale(ctx context.Context, r ScaleRequest) Verdict
+	// Stop begins to stop the service.
+	Stop(ctx context.Context, r StopRequest) Verdict
+}
+
+// Verdict is how a request ended.
+type Verdict struct {
+	// OK is whether it was done.
+	OK bool `json:"ok"`
+	// Action: reload, upgrade, scale or stop.
+	Action string `json:"action"`
+	// Generation that serves because of it, or that was refused; 0 if none.
+	Generation int `json:"generation,omitempty"`
+	// Reason that it was refused or failed; on success a remark, if any.
+	Reason string `json:"reason,omitempty"`
+	// Stderr is the tail of what the failed candidate wrote to its stderr.
+	Stderr string `json:"stderr,omitempty"`
+	// TookMS is how long the decision took, in milliseconds.
+	TookMS int64 `json:"took_ms"`
+	// Coalesced is whether several requests were answered by one deploy.
+	Coalesced bool `json:"coalesced,omitempty"`
+}
+
+// ScaleRequest asks for a number of workers: Workers in all, or Delta more
+// (fewer, if negative) than are wanted now. Exactly one of them is given.
+type ScaleRequest struct {
+	Workers *int `json:"workers,omitempty"`
+	Delta   int  `json:"delta,omitempty"`
+}
+
+// StopRequest asks for the end of the service.
+type StopRequest struct {
+	// Now skips the drain: what is open is cut.
+	Now bool `json:"now,omitempty"`
+}

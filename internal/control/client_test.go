@@ -1,0 +1,139 @@
+//go:build unix
+
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestClientCarriesEverything(t *testing.T) {
+	want := sample()
+	b := &script{
+		status: want,
+		scale: func(_ context.Context, r ScaleRequest) Verdict {
+			return Verdict{OK: true, Action: ActionScale, Generation: *r.Workers, TookMS: 12, Coalesced: true}
+		},
+		stop: func(_ context.Context, r StopRequest) Verdict {
+			return Verdict{Action: ActionStop, Reason: "no", Stderr: "a\nb\n"}
+		},
+		reload:  func(context.Context) Verdict { return Verdict{OK: true, Action: ActionReload} },
+		upgrade: func(context.Context) Verdict { return Verdict{OK: true, Action: ActionUpgrade} },
+	}
+	f := start(t, b, nil)
+	c := NewClient(f.socket)
+	ctx := t.Context()
+	have, err := c.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, have); d != "" {
+		t.Errorf("status (-want +have):\n%s", d)
+	}
+	four := 4
+	for _, tt := range []struct {
+		ask  func() (Verdict, error)
+		want Verdict
+	}{
+		{func() (Verdict, error) { return c.Scale(ctx, ScaleRequest{Workers: &four}) },
+			Verdict{OK: true, Action: ActionScale, Generation: 4, TookMS: 12, Coalesced: true}},
+		{func() (Verdict, error) { return c.Stop(ctx, StopRequest{}) },
+			Verdict{Action: ActionStop, Reason: "no", Stderr: "a\nb\n"}},
+		{func() (Verdict, error) { return c.Reload(ctx) }, Verdict{OK: true, Action: ActionReload}},
+		{func() (Verdict, error) { return c.Upgrade(ctx) }, Verdict{OK: true, Action: ActionUpgrade}},
+	} {
+		v, err := tt.ask()
+		if err != nil {
+			t.Errorf("%s: %v", tt.want.Action, err)
+		}
+		if d := cmp.Diff(tt.want, v); d != "" {
+			t.Errorf("%s (-want +have):\n%s", tt.want.Action, d)
+		}
+	}
+	if err := c.Healthy(ctx); err != nil {
+		t.Errorf("healthy: %v", err)
+	}
+	if err := c.Ready(ctx); err != nil {
+		t.Errorf("ready: %v", err)
+	}
+}
+
+func TestClientTellsErrorsApart(t *testing.T) {
+	block := make(chan struct{})
+	defer close(block)
+	f := start(t, &script{ready: errNobody, reload: func(context.Context) Verdict { <-block; return Verdict{} }}, nil)
+	c := NewClient(f.socket)
+
+	var se *StatusError
+	if err := c.Ready(t.Context()); !errors.As(err, &se) || se.Code != 503 || se.Message != errNobody.Error() {
+		t.Errorf("ready: have %v", err)
+	}
+	if _, err := c.Scale(t.Context(), ScaleRequest{}); !errors.As(err, &se) || se.Code != 400 {
+		t.Errorf("scale: have %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := c.Reload(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("timeout: have %v", err)
+	}
+
+	gone := filepath.Join(t.TempDir(), "gone")
+	_, err := NewClient(gone).Status(t.Context())
+	if !errors.Is(err, ErrNoService) || !strings.Contains(err.Error(), gone) || strings.Contains(err.Error(), "http://") {
+		t.Errorf("nobody there: have %v", err)
+	}
+	l, err := Listen(gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := NewClient(gone).Healthy(t.Context()); !errors.Is(err, ErrNoService) {
+		t.Errorf("stale socket: have %v", err)
+	}
+}
+
+func TestServiceThatDiesIsNotAServiceNotReached(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			c.Read(make([]byte, 1))
+			c.Close()
+		}
+	}()
+	if _, err := NewClient(path).Reload(t.Context()); err == nil || errors.Is(err, ErrNoService) {
+		t.Errorf("have %v", err)
+	}
+}
+
+func TestStatusHasNoNullAndSharesNothing(t *testing.T) {
+	s := Status{Generations: []Generation{{Number: 1}}}
+	b, err := json.Marshal(s.filled())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), "null") {
+		t.Errorf("have null in %s", b)
+	}
+	if g := s.Generations[0]; g.Processes != nil || g.Ledger.Refused != nil {
+		t.Error("the backend's own snapshot was written to")
+	}
+	b, err = json.Marshal(Status{}.filled())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), `"schema":1`) || strings.Contains(string(b), "null") {
+		t.Errorf("have %s", b)
+	}
+}

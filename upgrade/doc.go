@@ -1,0 +1,24 @@
+// Package upgrade replaces a running process by a new one of the binary now on
+// disk, without a moment in which nobody holds its sockets.
+//
+// tableflip starts the new process and hands it the long-lived files: the
+// listeners, a lock. Beside that a socket joins both processes, over which the
+// old one hands over what lives and changes: opaque data and files, by owner.
+//
+//	old                                new
+//	Upgrade: starts new, offers   →    Predecessor.Offer
+//	                                   gets ready on its own
+//	                              ←    Predecessor.Prepared
+//	Freeze, its entries           →    checks them
+//	                              ←    Predecessor.Accept: received, and
+//	                                   tableflip's own ready
+//	go                            →    acts on what it got
+//	exits at once
+//
+// Until "go" the old process can take everything up again, and does when the
+// new one fails, dies or is late. From "go" on it touches nothing. Should it
+// die before it said so, the new one goes on as soon as it is seen to be gone.
+//
+// The package knows nothing of what it hands over. It promises no
+// compatibility before v1.
+package upgrade

@@ -1,0 +1,263 @@
+//go:build unix
+
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+)
+
+// tableflip's own marker and the descriptors that come with it.
+const (
+	flipEnv    = "TABLEFLIP_HAS_PARENT_7DIU3"
+	flipReady  = 3
+	flipParent = 4
+
+	handoverFile = "baton/handover"
+)
+
+// stepTimeout bounds each exchange of the handover itself; the new process'
+// own start is bounded by Options.Timeout.
+const stepTimeout = 10 * time.Second
+
+// flipped says that tableflip started this process.
+var flipped bool
+
+// tableflip leaves its marker in the environment and its pipes inheritable: a
+// program started by main would take itself for the new process.
+func init() {
+	if os.Getenv(flipEnv) == "" {
+		return
+	}
+	os.Unsetenv(flipEnv)
+	for fd := flipReady; fd <= flipParent; fd++ {
+		var st syscall.Stat_t
+		if syscall.Fstat(fd, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
+			return // not for us: it came down from somebody who leaked it
+		}
+	}
+	flipped = true
+	syscall.CloseOnExec(flipReady)
+	syscall.CloseOnExec(flipParent)
+}
+
+// Options of an Upgrader.
+type Options struct {
+	// Timeout is the time that a new process has from its start until it has
+	// taken over; then it is killed.
+	Timeout time.Duration
+}
+
+// Upgrader can replace this process, once.
+type Upgrader struct {
+	flip *tableflip.Upgrader
+	pred *Predecessor
+}
+
+// New returns the Upgrader of this process. Only one can be made.
+func New(o Options) (*Upgrader, error) {
+	if flipped {
+		os.Setenv(flipEnv, "yes")
+	}
+	flip, err := tableflip.New(tableflip.Options{UpgradeTimeout: o.Timeout})
+	os.Unsetenv(flipEnv)
+	if err != nil {
+		return nil, fmt.Errorf("upgrade: %w", err)
+	}
+	u := &Upgrader{flip: flip}
+	if flip.HasParent() {
+		if u.pred, err = newPredecessor(flip); err != nil {
+			return nil, fmt.Errorf("upgrade: %w", err)
+		}
+	}
+	return u, nil
+}
+
+// Predecessor returns the process that this one is to replace, nil if it was
+// started otherwise.
+func (u *Upgrader) Predecessor() *Predecessor { return u.pred }
+
+// Keep hands a duplicate of f to every new process, under that name.
+func (u *Upgrader) Keep(name string, f *os.File) error {
+	if err := u.flip.AddFile(name, f); err != nil {
+		return fmt.Errorf("upgrade: keep %s: %w", name, err)
+	}
+	return nil
+}
+
+// Inherit returns the file that the predecessor kept under that name, nil if
+// there is none. What nobody inherits is closed once this process is ready.
+func (u *Upgrader) Inherit(name string) (*os.File, error) {
+	f, err := u.flip.File(name)
+	if err != nil {
+		return nil, fmt.Errorf("upgrade: inherit %s: %w", name, err)
+	}
+	return f, nil
+}
+
+// Ready says that this process, which has no predecessor, can be replaced.
+func (u *Upgrader) Ready() error { return u.flip.Ready() }
+
+// Stop makes a waiting Upgrade fail and refuses later ones.
+func (u *Upgrader) Stop() { u.flip.Stop() }
+
+// Handover is what the old process brings to an upgrade.
+type Handover struct {
+	Offer  []byte                  // given to the new process at its start
+	Freeze func() ([]Entry, error) // stop acting on what is handed over, and describe it
+	Thaw   func()                  // act on it again: the upgrade failed after Freeze
+}
+
+// Upgrade starts the binary on disk and hands over to it. After a nil error
+// this process must exit, touching nothing it has handed over; what it is still
+// asked for it can pass on to the successor. After an error it goes on as before.
+func (u *Upgrader) Upgrade(ctx context.Context, h Handover) (successor *os.Process, err error) {
+	c, theirs, err := pair()
+	if err != nil {
+		return nil, &RefusedError{Reason: err.Error(), Err: err}
+	}
+	defer c.Close()
+	err = u.flip.AddFile(handoverFile, theirs)
+	theirs.Close()
+	if err != nil {
+		return nil, &RefusedError{Reason: err.Error(), Err: err}
+	}
+	if err := send(c, time.Now().Add(stepTimeout), message{typ: msgOffer, payload: h.Offer}); err != nil {
+		return nil, &RefusedError{Reason: err.Error(), Err: err}
+	}
+	flip := make(chan error, 1)
+	go func() { flip <- u.flip.Upgrade() }()
+	return (&handing{c: c, flip: flip, h: h}).run(ctx)
+}
+
+// handing is one upgrade, seen from the old process.
+type handing struct {
+	c    *net.UnixConn
+	flip chan error // tableflip's verdict
+	h    Handover
+}
+
+func (u *handing) run(ctx context.Context) (*os.Process, error) {
+	said := make(chan message)
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		for {
+			m, err := recv(u.c)
+			if err != nil {
+				return
+			}
+			m.close()
+			select {
+			case said <- m:
+			case <-ended:
+				return
+			}
+		}
+	}()
+
+	reason := ""
+	var successor *os.Process
+	var late <-chan time.Time
+	for frozen := false; ; {
+		select {
+		case err := <-u.flip:
+			if err == nil {
+				if !frozen {
+					err = errors.New("the new process became ready without taking over")
+				} else if err = send(u.c, time.Now().Add(stepTimeout), message{typ: msgGo}); err == nil {
+					return successor, nil
+				}
+			}
+			if frozen {
+				u.h.Thaw()
+			}
+			if reason == "" {
+				reason = err.Error()
+			}
+			return nil, &RefusedError{Reason: reason, Err: err}
+
+		case m := <-said:
+			switch m.typ {
+			case msgFailed:
+				reason = string(m.payload)
+			case msgPrepared:
+				if frozen {
+					continue
+				}
+				frozen = true
+				// It is our child and not waited for yet, so its pid names it.
+				if pid, err := strconv.Atoi(string(m.payload)); err == nil {
+					successor, _ = os.FindProcess(pid)
+				}
+				if err := u.give(); err != nil {
+					u.h.Thaw()
+					return nil, u.cancel(fmt.Sprintf("hand over: %v", err), err)
+				}
+				late = time.After(stepTimeout) // nobody accepts meanwhile
+			}
+
+		case <-late:
+			u.h.Thaw()
+			err := fmt.Errorf("the new process did not take over within %v", stepTimeout)
+			return nil, u.cancel(err.Error(), err)
+
+		case <-ctx.Done():
+			if frozen {
+				u.h.Thaw()
+			}
+			return nil, u.cancel(context.Cause(ctx).Error(), context.Cause(ctx))
+		}
+	}
+}
+
+// give freezes and sends the entries.
+func (u *handing) give() error {
+	entries, err := u.h.Freeze()
+	defer Close(entries)
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(stepTimeout)
+	for _, e := range entries {
+		payload := append([]byte(e.Owner+"\x00"), e.Data...)
+		first := true
+		for chunk := range slices.Chunk(e.Files, maxFiles) {
+			m := message{typ: msgFiles, files: chunk}
+			if first {
+				m.typ, m.payload = msgEntry, payload
+			}
+			first = false
+			if err := send(u.c, deadline, m); err != nil {
+				return err
+			}
+		}
+		if first {
+			if err := send(u.c, deadline, message{typ: msgEntry, payload: payload}); err != nil {
+				return err
+			}
+		}
+	}
+	return send(u.c, deadline, message{typ: msgEnd})
+}
+
+// cancel tells the new process to end and waits until it has. tableflip can
+// start the next one only then.
+func (u *handing) cancel(reason string, err error) error {
+	_ = send(u.c, time.Now().Add(stepTimeout), message{typ: msgCancel})
+	_ = u.c.CloseWrite()
+	if ferr := <-u.flip; ferr == nil {
+		// It was ready in the same moment; it reads the cancellation and ends.
+		reason += " (the new process had just become ready)"
+	}
+	return &RefusedError{Reason: reason, Err: err}
+}

@@ -1,0 +1,144 @@
+//go:build unix
+
+package workers
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/baton-go/baton/listener"
+)
+
+// acceptor takes connections from one listener, as far as there is room.
+type acceptor struct {
+	p     *Pool
+	l     *listener.Listener
+	index int
+	key   string // identity of the listener across masters
+
+	once    sync.Once
+	mu      sync.Mutex // held from accept until the connections are placed
+	resumed chan struct{}
+	ended   chan struct{}
+	endOnce sync.Once
+}
+
+func newAcceptor(p *Pool, l *listener.Listener, index int, key string) *acceptor {
+	resumed := make(chan struct{})
+	close(resumed)
+	return &acceptor{p: p, l: l, index: index, key: key, resumed: resumed, ended: make(chan struct{})}
+}
+
+func (a *acceptor) start() { a.once.Do(func() { go a.run() }) }
+
+// Pauses for want of descriptors, the kernel's or ours.
+const (
+	minFullWait = 20 * time.Millisecond
+	maxFullWait = time.Second
+)
+
+func (a *acceptor) run() {
+	fds := make([]int, acceptBatch)
+	var full time.Time // since when accept fails for want of descriptors
+	wait := minFullWait
+	for {
+		n, err := a.accept(fds)
+		if n > 0 && !full.IsZero() {
+			a.p.emit(AcceptResumed{Listener: a.l.Name(), After: time.Since(full)})
+			full, wait = time.Time{}, minFullWait
+		}
+		var timer <-chan time.Time
+		var room <-chan struct{}
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, net.ErrClosed):
+			return
+		case errors.Is(err, listener.ErrNoRoom):
+			room = a.p.d.wait()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			a.mu.Lock()
+			room = a.resumed
+			a.mu.Unlock()
+		default:
+			if full.IsZero() {
+				full = time.Now()
+				a.p.emit(AcceptPaused{Listener: a.l.Name(), Reason: err.Error()})
+			}
+			timer = time.After(wait)
+			wait = min(2*wait, maxFullWait)
+		}
+		select {
+		case <-room:
+		case <-timer:
+		case <-a.ended:
+			return
+		case <-a.p.ended:
+			return
+		}
+	}
+}
+
+func (a *acceptor) accept(fds []int) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n, err := a.l.Accept(fds, a.p.d)
+	if n > 0 {
+		a.p.d.take(fds[:n], a.index)
+	}
+	return n, err
+}
+
+// pause stops accepting until resume. When it returns, every connection that
+// was accepted has been placed.
+func (a *acceptor) pause() {
+	a.l.Pause()
+	a.mu.Lock()
+	a.resumed = make(chan struct{})
+	a.mu.Unlock()
+}
+
+func (a *acceptor) resume() {
+	a.l.Resume()
+	a.mu.Lock()
+	close(a.resumed)
+	a.mu.Unlock()
+}
+
+// stop ends the loop for good.
+func (a *acceptor) stop() {
+	a.endOnce.Do(func() {
+		close(a.ended)
+		a.l.Pause()
+	})
+	a.mu.Lock() // it is out of accept
+	a.mu.Unlock()
+}
+
+// sweep accepts what the kernel has queued by now.
+func (a *acceptor) sweep(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	fds := make([]int, acceptBatch)
+	for {
+		n, err := a.l.TryAccept(fds, a.p.d)
+		switch {
+		case n > 0:
+			a.p.d.take(fds[:n], a.index)
+			continue
+		case err == nil || !errors.Is(err, listener.ErrNoRoom):
+			return
+		}
+		select {
+		case <-a.p.d.wait():
+		case <-ctx.Done():
+			return
+		case <-a.p.ended:
+			return
+		}
+	}
+}

@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package workers
+
+// execPath is the path to execute. An open file cannot be executed here, so a
+// replaced binary is what a respawn runs.
+func (b *Binary) execPath() string { return b.Path }

@@ -1,0 +1,427 @@
+//go:build unix
+
+package workers
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/baton-go/baton/workers/dispatch"
+	"github.com/baton-go/baton/workers/ipc"
+)
+
+// acceptBatch is how many connections are accepted, and sent in one message,
+// at most: passing 16 descriptors in a message costs a fifth, each, of passing
+// them singly.
+const acceptBatch = 16
+
+// held is a connection that the master owns: accepted, and not acknowledged by
+// a worker yet. The master's descriptor stays open for that long.
+type held struct {
+	id       uint64
+	fd       int
+	listener uint16
+	ledger   *ledger
+	sent     time.Time // to its worker; zero in the queue
+}
+
+// dispatcher is the owner of connections between accept and acknowledgement.
+//
+// It is guarded by a lock instead of a goroutine of its own, unlike the pool:
+// a lock costs a fast path of three system calls nothing, a switch to another
+// goroutine costs as much as one of them. Nothing blocks under the lock; sends
+// do not wait, and descriptors are closed after it.
+type dispatcher struct {
+	mu       sync.Mutex
+	policy   dispatch.Policy
+	targets  []*window         // of the serving generation, by slot
+	views    []dispatch.Worker // what the policy sees of targets
+	queue    []held            // waiting for a target: redispatched, or left over
+	serving  *ledger           // of the serving generation
+	reserved int               // room promised to accept loops
+	closed   bool              // no room any more: frozen or stopped
+	nextID   uint64
+	room     chan struct{} // closed when there may be room again
+	waiting  bool          // somebody waits for that
+	accepted []uint64      // per listener
+}
+
+// window is what one worker holds unacknowledged.
+type window struct {
+	d       *dispatcher
+	conn    *ipc.Conn
+	ledger  *ledger
+	slot    int
+	size    int
+	unacked []held // oldest first
+	batch   []held // assigned in this round, not sent yet
+	closing []int  // acknowledged: the master's descriptors to close
+
+	stalled bool      // does not answer
+	blocked time.Time // until then it gets nothing: its socket or its descriptors are full
+	backoff time.Duration
+	gone    bool // dead or dying: nothing can be sent
+
+	dispatched uint64
+	payload    []byte
+	fds        []int
+}
+
+const (
+	minBlocked = 10 * time.Millisecond
+	maxBlocked = time.Second
+)
+
+func newDispatcher(p dispatch.Policy) *dispatcher {
+	return &dispatcher{policy: p, nextID: 1, room: make(chan struct{})}
+}
+
+func (d *dispatcher) newWindow(c *ipc.Conn, slot int, l *ledger) *window {
+	return &window{d: d, conn: c, slot: slot, ledger: l, size: DefaultWindow}
+}
+
+// free is the room a policy may count on.
+func (w *window) free(now time.Time) int {
+	if w.gone || w.stalled || now.Before(w.blocked) {
+		return 0
+	}
+	return max(0, w.size-len(w.unacked)-len(w.batch))
+}
+
+// serve makes ws the targets, in one step. l is their generation's ledger.
+func (d *dispatcher) serve(ws []*window, l *ledger) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.targets = slices.Clone(ws)
+	slices.SortFunc(d.targets, func(a, b *window) int { return a.slot - b.slot })
+	d.views = make([]dispatch.Worker, len(d.targets))
+	d.serving = l
+	d.flush()
+}
+
+// Reserve implements listener.Gate: room that is promised before a connection
+// is accepted, so that what cannot be placed stays in the kernel's queue.
+func (d *dispatcher) Reserve(n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n = min(n, d.roomLocked())
+	d.reserved += n
+	return n
+}
+
+func (d *dispatcher) roomLocked() int {
+	if d.closed || len(d.queue) > 0 {
+		return 0
+	}
+	free := -d.reserved
+	now := time.Now()
+	for _, w := range d.targets {
+		free += w.free(now)
+	}
+	return max(free, 0)
+}
+
+// Refund implements listener.Gate.
+func (d *dispatcher) Refund(n int) {
+	d.mu.Lock()
+	d.reserved -= n
+	d.wake()
+	d.mu.Unlock()
+}
+
+// take places connections just accepted, for which room was reserved.
+func (d *dispatcher) take(fds []int, listener int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reserved -= len(fds)
+	d.accepted[listener] += uint64(len(fds))
+	for _, fd := range fds {
+		d.serving.accepted++
+		d.queue = append(d.queue, held{id: d.nextID, fd: fd, listener: uint16(listener), ledger: d.serving})
+		d.nextID++
+	}
+	d.flush()
+}
+
+// flush sends what is queued to whom the policy picks, as far as windows go.
+func (d *dispatcher) flush() {
+	now := time.Now()
+	for len(d.queue) > 0 && len(d.targets) > 0 && !d.closed {
+		for i, w := range d.targets {
+			d.views[i] = dispatch.Worker{Slot: w.slot, Free: w.free(now), Open: len(w.unacked)}
+		}
+		assigned := 0
+		for _, h := range d.queue {
+			i := d.policy.Pick(dispatch.Conn{Listener: int(h.listener), ID: h.id}, d.views)
+			if i < 0 || i >= len(d.views) || d.views[i].Free <= 0 {
+				// All full; or a policy that picks what has no room, which
+				// must not be able to overfill a window.
+				break
+			}
+			d.views[i].Free--
+			w := d.targets[i]
+			w.batch = append(w.batch, h)
+			assigned++
+		}
+		if assigned == 0 {
+			break
+		}
+		n := copy(d.queue, d.queue[assigned:])
+		clear(d.queue[n:])
+		d.queue = d.queue[:n]
+		for _, w := range d.targets {
+			for len(w.batch) > 0 {
+				w.sendBatch(now)
+			}
+		}
+	}
+	if len(d.queue) == 0 {
+		d.wake()
+	}
+}
+
+// sendBatch sends up to acceptBatch of w.batch in one message. Called locked.
+func (w *window) sendBatch(now time.Time) {
+	d := w.d
+	batch := w.batch[:min(len(w.batch), acceptBatch)]
+	w.payload, w.fds = w.payload[:0], w.fds[:0]
+	for _, h := range batch {
+		w.payload = appendConn(w.payload, h.id, h.listener)
+		w.fds = append(w.fds, h.fd)
+	}
+	err := w.conn.TrySend(msgConn, w.payload, w.fds)
+	if err != nil {
+		if errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad) {
+			w.block(now)
+		} else {
+			w.gone = true // its exit is noticed elsewhere
+		}
+		// Back to the head of the queue, in order.
+		d.queue = slices.Insert(d.queue, 0, w.batch...)
+		w.batch = w.batch[:0]
+		return
+	}
+	for _, h := range batch {
+		if h.ledger != w.ledger {
+			h.ledger.redispatched++
+			w.ledger.accepted++
+			h.ledger = w.ledger
+		}
+		h.sent = now
+		w.unacked = append(w.unacked, h)
+	}
+	w.dispatched += uint64(len(batch))
+	n := copy(w.batch, w.batch[len(batch):])
+	w.batch = w.batch[:n]
+}
+
+// block keeps connections from w for a while, longer each time.
+func (w *window) block(now time.Time) {
+	w.backoff = min(max(2*w.backoff, minBlocked), maxBlocked)
+	w.blocked = now.Add(w.backoff)
+	time.AfterFunc(w.backoff, w.d.retry)
+}
+
+// retry looks again whether what is queued can be sent.
+func (d *dispatcher) retry() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.queue) > 0 {
+		d.flush()
+	} else {
+		d.wake()
+	}
+}
+
+// ack settles connections: they are the worker's now. An id that the worker
+// does not hold is a protocol error.
+func (d *dispatcher) ack(w *window, payload []byte) error {
+	n, err := idCount(payload)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	for i := range n {
+		h, ok := w.remove(idAt(payload, i))
+		if !ok {
+			err = errProtocol
+			break
+		}
+		h.ledger.acknowledged++
+		w.closing = append(w.closing, h.fd)
+	}
+	w.backoff = 0
+	if len(d.queue) > 0 {
+		d.flush()
+	} else {
+		d.wake()
+	}
+	d.mu.Unlock()
+	// Only the reader of this worker comes here, so closing has one user. A
+	// close that lingers, should the worker have asked for that, holds up
+	// nothing but this worker's own acknowledgements.
+	for _, fd := range w.closing {
+		unix.Close(fd)
+	}
+	w.closing = w.closing[:0]
+	return err
+}
+
+// nack takes connections back that a worker has no room for.
+func (d *dispatcher) nack(w *window, payload []byte) error {
+	n, err := idCount(payload)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w.block(time.Now())
+	for i := range n {
+		h, ok := w.remove(idAt(payload, i))
+		if !ok {
+			return errProtocol
+		}
+		d.requeue(h)
+	}
+	d.flush()
+	return nil
+}
+
+func (d *dispatcher) requeue(h held) {
+	h.ledger.redispatched++
+	h.ledger.accepted++
+	h.sent = time.Time{}
+	d.queue = append(d.queue, h)
+}
+
+func (w *window) remove(id uint64) (held, bool) {
+	for i, h := range w.unacked {
+		if h.id == id {
+			w.unacked = slices.Delete(w.unacked, i, i+1)
+			return h, true
+		}
+	}
+	return held{}, false
+}
+
+// abandon is called when the worker is dead and its last message has been
+// read: what it never acknowledged goes to others. cut of its acknowledged
+// connections died with it.
+func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
+	d.mu.Lock()
+	var touched []int
+	w.gone = true
+	w.ledger.cut += uint64(cut)
+	for _, h := range w.unacked {
+		if !untouched(h.fd) {
+			// It read before it acknowledged. Whoever got this connection now
+			// would see half a request.
+			h.ledger.refuse(refusedTouched)
+			touched = append(touched, h.fd)
+			continue
+		}
+		d.requeue(h)
+		requeued++
+	}
+	w.unacked = nil
+	d.flush()
+	d.mu.Unlock()
+	closeForeign(touched)
+	return requeued
+}
+
+// stall takes w out of the rotation, or back.
+func (d *dispatcher) stall(w *window, stalled bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w.stalled = stalled
+	if !stalled {
+		d.flush()
+	}
+}
+
+// age is how long the oldest unacknowledged connection of w has waited.
+func (d *dispatcher) age(w *window, now time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(w.unacked) == 0 {
+		return 0
+	}
+	return now.Sub(w.unacked[0].sent)
+}
+
+// touchAges forgets how long connections have waited: the clock that measured
+// it stood still.
+func (d *dispatcher) touchAges(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range d.targets {
+		for i := range w.unacked {
+			w.unacked[i].sent = now
+		}
+	}
+}
+
+// wait returns a channel that is closed when there may be room again.
+func (d *dispatcher) wait() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting = true
+	room := d.room
+	if d.roomLocked() > 0 {
+		d.wake()
+	}
+	return room
+}
+
+// wake tells waiting accept loops. Called locked.
+func (d *dispatcher) wake() {
+	if d.waiting {
+		d.waiting = false
+		close(d.room)
+		d.room = make(chan struct{})
+	}
+}
+
+// close ends the rotation: nothing is accepted or sent any more.
+func (d *dispatcher) close(closed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = closed
+	if !closed {
+		d.flush()
+	}
+}
+
+// refuseAll closes what is still queued when the service ends.
+func (d *dispatcher) refuseAll() int {
+	d.mu.Lock()
+	queue := d.queue
+	d.queue = nil
+	for _, h := range queue {
+		h.ledger.refuse(refusedStopped)
+	}
+	d.mu.Unlock()
+	for _, h := range queue {
+		unix.Close(h.fd)
+	}
+	return len(queue)
+}
+
+// pending counts the connections held for l. Called locked.
+func (d *dispatcher) pending(l *ledger, windows []*window) int {
+	n := 0
+	for _, h := range d.queue {
+		if h.ledger == l {
+			n++
+		}
+	}
+	for _, w := range windows {
+		n += len(w.unacked)
+	}
+	return n
+}

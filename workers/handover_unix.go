@@ -1,0 +1,377 @@
+//go:build unix
+
+package workers
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/baton-go/baton/workers/ipc"
+)
+
+// The handover of a live pool to the next master: what it knows as JSON, what
+// it holds as files. The pool that gives is frozen before and either thaws,
+// because the upgrade failed, or its process ends without touching a worker.
+
+type handover struct {
+	Version     int                `json:"version"`
+	NextID      uint64             `json:"next_id"`
+	Override    int                `json:"override"`
+	Accepted    map[string]uint64  `json:"accepted"` // by listener key
+	Queue       []heldRecord       `json:"queue"`
+	Generations []generationRecord `json:"generations"`
+}
+
+type generationRecord struct {
+	Number   int             `json:"number"`
+	State    GenerationState `json:"state"`
+	Binary   Binary          `json:"binary"`
+	Options  Options         `json:"options"`
+	Wanted   int             `json:"wanted"`
+	Ledger   LedgerStatus    `json:"ledger"`
+	Born     time.Time       `json:"born"`
+	Served   time.Time       `json:"served"`
+	Drained  time.Time       `json:"drained"`
+	Finished int             `json:"finished"`
+	Cut      int             `json:"cut"`
+	Workers  []childRecord   `json:"workers"`
+}
+
+type childRecord struct {
+	Slot       int          `json:"slot"`
+	PID        int          `json:"pid"`
+	State      WorkerState  `json:"state"`
+	Nonce      string       `json:"nonce"`
+	Born       time.Time    `json:"born"`
+	Ready      time.Time    `json:"ready"`
+	DrainBy    time.Time    `json:"drain_by"`
+	Expected   bool         `json:"expected"`
+	Restarts   int          `json:"restarts"`
+	Reason     string       `json:"reason"`
+	Dispatched uint64       `json:"dispatched"`
+	Unacked    []heldRecord `json:"unacked"`
+}
+
+type heldRecord struct {
+	ID         uint64 `json:"id"`
+	Listener   string `json:"listener"` // key
+	Generation int    `json:"generation"`
+}
+
+const handoverVersion = 1
+
+// filesPerChild: socket, pidfd, counters, crash trace.
+const filesPerChild = 4
+
+// Freeze stops accepting, dispatching and reading, so that what Handover
+// describes stays true. Workers go on serving what they have.
+func (p *Pool) Freeze() error {
+	for _, a := range p.acceptors {
+		a.pause()
+	}
+	p.d.close(true)
+	var readers []chan struct{}
+	err := p.do(func() {
+		p.frozen = true
+		for _, g := range p.generations {
+			for _, c := range g.children {
+				_ = c.conn.SetReadDeadline(time.Unix(1, 0))
+				readers = append(readers, c.readerDone)
+			}
+		}
+	})
+	for _, done := range readers {
+		<-done // ends at once: its next receive fails
+	}
+	return err
+}
+
+// Thaw takes everything up again where Freeze left it.
+func (p *Pool) Thaw() {
+	_ = p.do(func() {
+		p.frozen = false
+		p.lastTick = time.Time{}
+		for _, g := range p.generations {
+			for _, c := range g.children {
+				_ = c.conn.SetReadDeadline(time.Time{})
+				c.readerDone = make(chan struct{})
+				go p.read(c)
+				if !c.pinged.IsZero() {
+					c.pinged = time.Now()
+				}
+			}
+		}
+		p.d.touchAges(time.Now())
+		deferred := p.deferred
+		p.deferred = nil
+		for _, f := range deferred {
+			f()
+		}
+		if p.serving != nil && p.serving.state == GenerationIsServing && !p.stopping {
+			p.fill(p.serving)
+		}
+	})
+	p.d.close(false)
+	for _, a := range p.acceptors {
+		a.resume()
+	}
+}
+
+// Handover describes a frozen pool, and duplicates its files.
+func (p *Pool) Handover() (data []byte, files []*os.File, err error) {
+	if derr := p.do(func() { data, files, err = p.describe() }); derr != nil {
+		return nil, nil, derr
+	}
+	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return nil, nil, fmt.Errorf("hand over the workers: %w", err)
+	}
+	return data, files, nil
+}
+
+func (p *Pool) describe() (data []byte, files []*os.File, err error) {
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	add := func(f *os.File, ferr error) {
+		if ferr != nil {
+			err = ferr
+			return
+		}
+		files = append(files, f)
+	}
+	dup := func(f *os.File) { add(dupFile(f)) }
+	hold := func(hs []held) []heldRecord {
+		var out []heldRecord
+		for _, h := range hs {
+			fd, derr := dupFD(h.fd)
+			add(fd, derr)
+			out = append(out, heldRecord{ID: h.id, Listener: p.acceptors[h.listener].key, Generation: h.ledger.generation})
+		}
+		return out
+	}
+	h := handover{Version: handoverVersion, NextID: p.d.nextID, Override: p.override, Accepted: map[string]uint64{}}
+	for i, a := range p.acceptors {
+		h.Accepted[a.key] = p.d.accepted[i]
+	}
+	h.Queue = hold(p.d.queue)
+	for _, g := range p.generations {
+		if g.state != GenerationIsServing && g.state != GenerationIsDraining {
+			continue
+		}
+		gs := generationRecord{
+			Number: g.number, State: g.state, Binary: *g.binary, Options: g.options, Wanted: g.wanted,
+			Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
+			Finished: g.finished, Cut: g.cut,
+		}
+		dup(g.binary.file)
+		for _, c := range g.children {
+			if c.state < WorkerIsReady {
+				continue // Abandon kills it
+			}
+			add(c.conn.Dup())
+			add(c.proc.handle())
+			dup(c.page)
+			dup(c.crash)
+			gs.Workers = append(gs.Workers, childRecord{
+				Slot: c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
+				DrainBy: c.drainBy, Expected: c.expected, Restarts: g.slot(c.id.Slot).restarts, Reason: c.reason,
+				Dispatched: c.window.dispatched, Unacked: hold(c.window.unacked),
+			})
+		}
+		h.Generations = append(h.Generations, gs)
+	}
+	return encode(h), files, err
+}
+
+func dupFD(fd int) (*os.File, error) {
+	n, err := fcntlDup(fd)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(n), "connection"), nil
+}
+
+// Abandon makes Run return although workers live: another master has them. What
+// could not be handed over, workers that were still starting, is killed.
+func (p *Pool) Abandon() {
+	p.post(func() {
+		p.abandoned = true
+		for _, g := range p.generations {
+			for _, c := range g.children {
+				if c.state == WorkerStarting {
+					_ = c.proc.signal(syscall.SIGKILL)
+				}
+			}
+		}
+	})
+}
+
+// Inheritance is a decoded handover: checked, and not yet acted on.
+type Inheritance struct {
+	state handover
+	files []*os.File
+}
+
+// ParseHandover checks what another master handed over. It owns files from
+// then on; Close gives them up.
+func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
+	in := &Inheritance{files: files}
+	if err := json.Unmarshal(data, &in.state); err != nil {
+		in.Close()
+		return nil, fmt.Errorf("handover: %w", err)
+	}
+	if in.state.Version != handoverVersion {
+		in.Close()
+		return nil, fmt.Errorf("handover has version %d, expected %d", in.state.Version, handoverVersion)
+	}
+	want := len(in.state.Queue)
+	for _, g := range in.state.Generations {
+		want++
+		for _, w := range g.Workers {
+			want += filesPerChild + len(w.Unacked)
+			if w.State < WorkerIsReady || w.State > WorkerIsGone || w.PID <= 0 || w.Slot < 1 {
+				in.Close()
+				return nil, fmt.Errorf("handover describes worker %d.%d with state %d and pid %d", g.Number, w.Slot, w.State, w.PID)
+			}
+		}
+		if g.State != GenerationIsServing && g.State != GenerationIsDraining {
+			in.Close()
+			return nil, fmt.Errorf("handover describes generation %d with state %d", g.Number, g.State)
+		}
+	}
+	if want != len(files) {
+		in.Close()
+		return nil, fmt.Errorf("handover describes %d files and has %d", want, len(files))
+	}
+	return in, nil
+}
+
+// Close gives up what was inherited without acting on it.
+func (in *Inheritance) Close() {
+	for _, f := range in.files {
+		f.Close()
+	}
+	in.files = nil
+}
+
+// Adopt makes another master's workers this pool's. It is called once the
+// other master can no longer act on them; the Commit that follows drains them.
+func (p *Pool) Adopt(in *Inheritance) error {
+	var err error
+	if derr := p.do(func() { err = p.adopt(in) }); derr != nil {
+		in.Close()
+		return derr
+	}
+	return err
+}
+
+func (p *Pool) adopt(in *Inheritance) error {
+	next := func() *os.File {
+		f := in.files[0]
+		in.files = in.files[1:]
+		return f
+	}
+	index := map[string]int{}
+	for i, a := range p.acceptors {
+		index[a.key] = i
+	}
+	ledgers := map[int]*ledger{}
+	for _, g := range in.state.Generations {
+		ledgers[g.Number] = newLedger(g.Number)
+		ledgers[g.Number].restore(g.Ledger)
+	}
+	var removed []int
+	hold := func(hs []heldRecord) (out []held) {
+		for _, s := range hs {
+			fd, err := takeFD(next())
+			if err != nil {
+				continue
+			}
+			l := ledgers[s.Generation]
+			i, ok := index[s.Listener]
+			if l == nil || !ok {
+				if l != nil {
+					l.refuse(refusedListener)
+				}
+				removed = append(removed, fd)
+				continue
+			}
+			out = append(out, held{id: s.ID, fd: fd, listener: uint16(i), ledger: l, sent: time.Now()})
+		}
+		return out
+	}
+	queue := hold(in.state.Queue)
+	var first error
+	var adopted []*generation
+	for _, gs := range in.state.Generations {
+		g := &generation{
+			number: gs.Number, state: gs.State, binary: adoptBinary(gs.Binary, next()), ledger: ledgers[gs.Number],
+			options: gs.Options, wanted: gs.Wanted, slots: map[int]*slot{}, introduced: true,
+			born: gs.Born, served: gs.Served, drained: gs.Drained, finished: gs.Finished, cut: gs.Cut,
+		}
+		for _, ws := range gs.Workers {
+			conn, cerr := ipc.NewConn(next())
+			proc, perr := adoptProcess(ws.PID, next())
+			page, crash := next(), next()
+			unacked := hold(ws.Unacked)
+			if cerr != nil || perr != nil {
+				first = fmt.Errorf("adopt worker %d.%d: %w", gs.Number, ws.Slot, firstOf(cerr, perr))
+				continue
+			}
+			c := &child{
+				started: started{proc: proc, conn: conn, page: page, crash: crash, nonce: ws.Nonce},
+				id:      ID{Generation: g.number, Slot: ws.Slot}, gen: g, state: ws.State, born: ws.Born, ready: ws.Ready,
+				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, readerDone: make(chan struct{}),
+			}
+			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
+			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched
+			g.slot(ws.Slot).restarts = ws.Restarts
+			if c.state == WorkerIsDraining {
+				left := max(time.Until(c.drainBy), 0)
+				c.setTimer(left+g.options.KillTimeout, p, func() { p.kill(c, "did not finish in time") })
+			}
+			g.children = append(g.children, c)
+		}
+		adopted = append(adopted, g)
+	}
+	in.Close()
+	p.generations = slices.Concat(adopted, p.generations)
+	p.override = in.state.Override
+	p.d.mu.Lock()
+	p.d.nextID = max(p.d.nextID, in.state.NextID)
+	for key, n := range in.state.Accepted {
+		if i, ok := index[key]; ok {
+			p.d.accepted[i] += n
+		}
+	}
+	p.d.queue = append(p.d.queue, queue...)
+	p.d.mu.Unlock()
+	for _, g := range adopted {
+		if g.state == GenerationIsServing {
+			p.serving = g
+		}
+		for _, c := range g.children {
+			go p.read(c)
+			go p.watch(c)
+		}
+		p.settle(g)
+	}
+	p.retarget()
+	closeForeign(removed)
+	return first
+}
+
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+package workers
+
+import "time"
+
+// Options belong to a generation: they are those that its binary asked for.
+type Options struct {
+	Workers      int           // processes; at least 1
+	ReadyTimeout time.Duration // from fork to ready
+	DrainTimeout time.Duration // an old generation's time to finish
+	KillTimeout  time.Duration // from a missed deadline to SIGKILL
+	HangTimeout  time.Duration // without an answer before it is killed; 0 = never
+	GiveUpAfter  time.Duration // without any serving worker before Run fails; 0 = never
+	IdleGrace    time.Duration // how long a draining worker keeps idle connections
+	MaxDraining  int           // old generations at a time; the oldest beyond are cut
+}
+
+// DefaultWindow is how many connections a worker may hold unacknowledged. A
+// worker acknowledges when its server accepts, so this is its accept queue;
+// what goes beyond is offered to others or stays in the kernel's queue.
+const DefaultWindow = 64

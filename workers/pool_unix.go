@@ -1,0 +1,380 @@
+//go:build unix
+
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/baton-go/baton/listener"
+	"github.com/baton-go/baton/workers/dispatch"
+)
+
+// Config is what a pool is made from. It belongs to the master; what belongs
+// to a generation is in Options.
+type Config struct {
+	Argv      []string             // of the workers; Argv[0] as the master was started
+	Dir       string               // their working directory
+	Listeners []*listener.Listener // owned by the caller, accepted on by the pool
+	Workers   int                  // as an operator has set them for an earlier pool; 0: as the release says
+	Policy    dispatch.Policy      // nil: round-robin
+	Logger    *slog.Logger         // nil: slog.Default
+	OnEvent   func(Event)          // may be nil
+
+	// Options reads the Intro of a generation's first worker: it returns the
+	// generation's options and the environment of its workers, which may depend
+	// on their number, or an error for which the generation is refused.
+	Options func(Intro) (Options, []string, error)
+}
+
+// Pool supervises workers and hands connections to them. Its state belongs to
+// one goroutine, Run; methods hand it closures and wait.
+type Pool struct {
+	cfg       Config
+	log       *slog.Logger
+	d         *dispatcher
+	reserve   *reserve
+	listeners []ListenerInfo
+	acceptors []*acceptor
+
+	posts  chan func()
+	ended  chan struct{} // Run has returned
+	events *emitter
+
+	// Owned by Run's goroutine.
+	generations []*generation // oldest first
+	serving     *generation
+	override    int // workers as an operator set them; 0: as the release says
+	frozen      bool
+	deferred    []func()
+	stopping    bool
+	abandoned   bool // another master has the workers
+	failure     error
+	lastTick    time.Time
+	unserved    time.Time // since when nobody serves; zero when somebody does
+}
+
+// ErrGaveUp is returned by Run when no worker has served for GiveUpAfter.
+var ErrGaveUp = errors.New("no worker has been able to serve")
+
+// ErrStopped is returned for what a stopping or ended pool cannot do.
+var ErrStopped = errors.New("the pool is stopping")
+
+// New returns a pool that holds nothing yet. Call Run.
+func New(cfg Config) *Pool {
+	if cfg.Policy == nil {
+		cfg.Policy = dispatch.RoundRobin()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	p := &Pool{
+		cfg: cfg, log: cfg.Logger, d: newDispatcher(cfg.Policy), reserve: newReserve(),
+		posts: make(chan func(), 256), ended: make(chan struct{}), events: newEmitter(cfg.OnEvent), override: cfg.Workers,
+	}
+	p.d.accepted = make([]uint64, len(cfg.Listeners))
+	specs := make([]listener.Spec, len(cfg.Listeners))
+	for i, l := range cfg.Listeners {
+		specs[i] = l.Spec()
+	}
+	keys := listener.Keys(specs)
+	for i, l := range cfg.Listeners {
+		p.listeners = append(p.listeners, ListenerInfo{Name: l.Name(), Network: l.Addr().Network(), Address: l.Addr().String()})
+		p.acceptors = append(p.acceptors, newAcceptor(p, l, i, keys[i]))
+	}
+	return p
+}
+
+// tick is how often the pool looks after its workers.
+const tick = 500 * time.Millisecond
+
+// Run is the pool's loop. It returns nil after Stop, when the last worker is
+// gone, and ErrGaveUp if nobody served for GiveUpAfter.
+func (p *Pool) Run() error {
+	defer p.events.close()
+	defer p.reserve.close()
+	defer close(p.ended)
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for !p.abandoned && (!p.stopping || len(p.generations) > 0) {
+		select {
+		case f := <-p.posts:
+			f()
+		case <-ticker.C:
+			if !p.frozen {
+				p.inspect(time.Now())
+			}
+		}
+	}
+	if !p.abandoned {
+		p.d.refuseAll()
+	}
+	return p.failure
+}
+
+// post hands f to the pool's goroutine. What comes after the end is dropped.
+func (p *Pool) post(f func()) {
+	select {
+	case p.posts <- f:
+	case <-p.ended:
+	}
+}
+
+// do runs f on the pool's goroutine and waits for it.
+func (p *Pool) do(f func()) error {
+	done := make(chan struct{})
+	select {
+	case p.posts <- func() { defer close(done); f() }:
+	case <-p.ended:
+		return ErrStopped
+	}
+	select {
+	case <-done:
+		return nil
+	case <-p.ended:
+		return ErrStopped
+	}
+}
+
+func (p *Pool) emit(e Event) { p.events.emit(e) }
+
+// options are those in force: the serving generation's.
+func (p *Pool) options() Options {
+	switch {
+	case p.serving != nil:
+		return p.serving.options
+	case len(p.generations) > 0:
+		return p.generations[len(p.generations)-1].options
+	}
+	return Options{KillTimeout: 5 * time.Second}
+}
+
+// Spec is a generation to start.
+type Spec struct {
+	Number       int
+	Binary       *Binary       // the pool closes it
+	Env          []string      // of its first worker; the others' comes with the options
+	Probe        bool          // only hear its Intro, and end it
+	ReadyTimeout time.Duration // until its own options are known
+	KillTimeout  time.Duration
+}
+
+// Prepare starts a generation and returns when all its workers are ready, or
+// with a *RefusedError when it is discarded: a worker exited or failed, was
+// not ready in time, or ctx ended. The serving generation notices nothing.
+// A probe returns nil once its options have been found good, and is gone.
+func (p *Pool) Prepare(ctx context.Context, s Spec) error {
+	result := make(chan error, 1)
+	var g *generation
+	err := p.do(func() {
+		if p.stopping {
+			s.Binary.Close()
+			result <- ErrStopped
+			return
+		}
+		now := time.Now()
+		g = &generation{
+			number: s.Number, binary: s.Binary, env: s.Env, ledger: newLedger(s.Number), wanted: 1,
+			options: Options{Workers: 1, ReadyTimeout: s.ReadyTimeout, KillTimeout: s.KillTimeout},
+			slots:   map[int]*slot{}, born: now, probe: s.Probe, done: func(err error) { result <- err },
+		}
+		g.timer = time.AfterFunc(s.ReadyTimeout, func() { p.post(func() { p.tooLate(g) }) })
+		p.generations = append(p.generations, g)
+		p.spawn(g, 1, nil)
+	})
+	if err != nil {
+		s.Binary.Close()
+		return err
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		p.post(func() {
+			p.discard(g, &RefusedError{Generation: g.number, Reason: "given up: " + context.Cause(ctx).Error(), Err: context.Cause(ctx)})
+		})
+		select {
+		case err := <-result:
+			return err
+		case <-p.ended:
+			return ErrStopped
+		}
+	case <-p.ended:
+		return ErrStopped
+	}
+}
+
+// Discard ends a prepared generation that is not wanted after all.
+func (p *Pool) Discard(number int, reason string) {
+	p.post(func() {
+		if g := p.find(number); g != nil {
+			p.discard(g, &RefusedError{Generation: number, Reason: reason})
+		}
+	})
+}
+
+func (p *Pool) find(number int) *generation {
+	for _, g := range p.generations {
+		if g.number == number {
+			return g
+		}
+	}
+	return nil
+}
+
+// Commit makes a prepared generation the serving one, in one step, and drains
+// the one before. The first commit starts accepting.
+func (p *Pool) Commit(number int) error {
+	err := fmt.Errorf("generation %d is not ready any more", number)
+	if stopped := p.do(func() {
+		g := p.find(number)
+		if g == nil || g.state != GenerationIsReady || p.stopping {
+			return
+		}
+		err = nil
+		move(&g.state, GenerationIsServing, generationMoves)
+		g.timer.Stop()
+		g.served = time.Now()
+		old := p.serving
+		p.serving = g
+		for _, c := range g.children {
+			if c.state == WorkerIsReady {
+				move(&c.state, WorkerServing, workerMoves)
+				c.say(msgCommit, nil)
+			}
+		}
+		p.retarget()
+		previous := 0
+		if old != nil {
+			previous = old.number
+		}
+		p.emit(GenerationServing{
+			Generation: g.number, Workers: g.wanted, Revision: g.binary.Build.Revision,
+			Took: g.served.Sub(g.born), Previous: previous,
+		})
+		if old != nil {
+			p.drain(old, g.options.DrainTimeout, fmt.Sprintf("replaced by generation %d", g.number))
+		}
+		p.boundDraining()
+		p.fill(g) // a worker may have died between ready and commit
+		for _, a := range p.acceptors {
+			a.start()
+		}
+	}); stopped != nil {
+		return stopped
+	}
+	return err
+}
+
+// boundDraining cuts the oldest generations beyond MaxDraining.
+func (p *Pool) boundDraining() {
+	draining := 0
+	for _, g := range slices.Backward(p.generations) {
+		if g.state != GenerationIsDraining {
+			continue
+		}
+		if draining++; draining > p.options().MaxDraining {
+			p.drain(g, 0, "too many old generations drain")
+		}
+	}
+}
+
+// retarget tells the dispatcher who may get connections.
+func (p *Pool) retarget() {
+	if p.serving == nil {
+		return
+	}
+	var ws []*window
+	for _, c := range p.serving.children {
+		if c.state == WorkerServing {
+			ws = append(ws, c.window)
+		}
+	}
+	p.d.serve(ws, p.serving.ledger)
+}
+
+// Scale sets the number of workers, and keeps it through reloads.
+func (p *Pool) Scale(n int) error {
+	return p.do(func() {
+		p.override = n
+		g := p.serving
+		if g == nil || p.stopping {
+			return
+		}
+		g.wanted = n
+		for slot, s := range g.slots {
+			if slot > n && s.timer != nil {
+				s.timer.Stop()
+				s.timer = nil
+			}
+		}
+		for _, c := range slices.Clone(g.children) {
+			if c.id.Slot > n && !c.expected {
+				p.drainChild(c, g.options.DrainTimeout, "fewer workers wanted")
+			}
+		}
+		p.fill(g)
+	})
+}
+
+// Override returns what Scale was last called with, 0 if it never was.
+func (p *Pool) Override() (n int) {
+	_ = p.do(func() { n = p.override })
+	return n
+}
+
+// Ended is closed when Run has returned.
+func (p *Pool) Ended() <-chan struct{} { return p.ended }
+
+// Wanted returns how many workers the serving generation should have.
+func (p *Pool) Wanted() (n int) {
+	_ = p.do(func() {
+		if p.serving != nil {
+			n = p.serving.wanted
+		}
+	})
+	return n
+}
+
+// Signal passes sig to all workers that are ready; others have not taken it
+// over yet and would die of it.
+func (p *Pool) Signal(sig syscall.Signal) {
+	p.post(func() {
+		for _, g := range p.generations {
+			for _, c := range g.children {
+				if c.state >= WorkerIsReady && c.state <= WorkerIsDraining {
+					_ = c.proc.signal(sig)
+				}
+			}
+		}
+	})
+}
+
+// Sweep accepts what the kernel has queued and stops accepting: the last thing
+// before the listeners are closed. It waits for room until ctx ends.
+func (p *Pool) Sweep(ctx context.Context) {
+	for _, a := range p.acceptors {
+		a.stop()
+		a.sweep(ctx)
+	}
+}
+
+// Stop drains every worker within timeout. Run returns when the last is gone.
+// A second call may shorten the time.
+func (p *Pool) Stop(timeout time.Duration, reason string) {
+	p.post(func() {
+		p.stopping = true
+		for _, g := range slices.Clone(p.generations) {
+			if g.state == GenerationStarting || g.state == GenerationIsReady {
+				p.discard(g, &RefusedError{Generation: g.number, Reason: "the service stops", Err: ErrStopped})
+				continue
+			}
+			p.drain(g, timeout, reason)
+		}
+	})
+}

@@ -1,0 +1,135 @@
+package workers
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ProtocolVersion is the version of the messages below. A master refuses a
+// worker that speaks a newer one before it serves.
+const ProtocolVersion = 1
+
+// Messages from master to worker.
+const (
+	msgHello  uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
+	msgCommit                  // your generation serves
+	msgConn                    // connections: id and listener of each, fds attached
+	msgPing                    // answer with msgPong
+	msgDrain                   // JSON DrainOrder; may be repeated with a shorter time
+)
+
+// Messages from worker to master.
+const (
+	msgIntro   uint8 = 64 + iota // JSON Intro: what you started
+	msgReady                     // connections are welcome
+	msgFailed                    // JSON failure: it will never be ready
+	msgAck                       // ids of connections that now are the worker's
+	msgNack                      // ids of connections it has no room for
+	msgPong                      // alive
+	msgLeave                     // asked to end by someone else; drain it
+	msgDrained                   // JSON DrainReport; it exits next
+)
+
+// greeting is the first message: the master's.
+type greeting struct {
+	Version    int             `json:"version"`
+	Nonce      string          `json:"nonce"`
+	Generation int             `json:"generation"`
+	Slot       int             `json:"slot"`
+	Listeners  []ListenerInfo  `json:"listeners"`
+	Committed  bool            `json:"committed"` // a respawn in a generation that serves
+	Settings   json.RawMessage `json:"settings,omitempty"`
+}
+
+// ListenerInfo tells a worker of a listener that its master holds.
+type ListenerInfo struct {
+	Name    string `json:"name"`
+	Network string `json:"network"` // of the address as bound: tcp or unix
+	Address string `json:"address"`
+}
+
+// Intro is the first message of a worker.
+type Intro struct {
+	Version  int             `json:"version"`
+	Nonce    string          `json:"nonce"`
+	PID      int             `json:"pid"`
+	Settings json.RawMessage `json:"settings"` // what its code and environment ask for; opaque here
+}
+
+// failure is a worker's own account of why it will not serve.
+type failure struct {
+	Reason string `json:"reason"`
+}
+
+// DrainOrder tells a worker to finish.
+type DrainOrder struct {
+	Timeout time.Duration `json:"timeout"` // then what is left is cut
+	Grace   time.Duration `json:"grace"`   // how long idle connections are kept for a last request
+	Reason  string        `json:"reason"`
+}
+
+// DrainReport is what became of the connections of a draining worker.
+type DrainReport struct {
+	Finished int `json:"finished"`
+	Cut      int `json:"cut"`
+}
+
+var errProtocol = errors.New("protocol error")
+
+// ErrNewerProtocol: the new binary needs a master of its own release.
+var ErrNewerProtocol = fmt.Errorf("it speaks a newer protocol than %d, the master's", ProtocolVersion)
+
+// connEntrySize is one connection in msgConn: id, listener.
+const connEntrySize = 10
+
+func appendConn(b []byte, id uint64, listener uint16) []byte {
+	b = binary.LittleEndian.AppendUint64(b, id)
+	return binary.LittleEndian.AppendUint16(b, listener)
+}
+
+// connEntry returns the i-th connection of a msgConn payload.
+func connEntry(b []byte, i int) (id uint64, listener uint16) {
+	b = b[i*connEntrySize:]
+	return binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint16(b[8:])
+}
+
+// connCount checks a msgConn payload against the number of files with it.
+func connCount(b []byte, files int) (int, error) {
+	if len(b) == 0 || len(b)%connEntrySize != 0 || len(b)/connEntrySize != files {
+		return 0, fmt.Errorf("%w: %d bytes of connections with %d files", errProtocol, len(b), files)
+	}
+	return files, nil
+}
+
+const idSize = 8
+
+// idCount checks a msgAck or msgNack payload.
+func idCount(b []byte) (int, error) {
+	if len(b) == 0 || len(b)%idSize != 0 {
+		return 0, fmt.Errorf("%w: %d bytes of connection ids", errProtocol, len(b))
+	}
+	return len(b) / idSize, nil
+}
+
+func idAt(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i*idSize:]) }
+
+func decode[T any](payload []byte) (T, error) {
+	var v T
+	if err := json.Unmarshal(payload, &v); err != nil {
+		return v, fmt.Errorf("%w: %v", errProtocol, err)
+	}
+	return v, nil
+}
+
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("workers: " + err.Error()) // only our own types come here
+	}
+	return b
+}
+
+func appendID(b []byte, id uint64) []byte { return binary.LittleEndian.AppendUint64(b, id) }

@@ -1,0 +1,55 @@
+//go:build unix
+
+package workers
+
+import (
+	"os"
+	"sync"
+)
+
+// reservedFiles is enough for what one start of a worker opens.
+const reservedFiles = 12
+
+// reserve holds descriptors back, so that a master at its limit can still
+// start the worker that will relieve it.
+type reserve struct {
+	mu    sync.RWMutex // held for reading while accepting: freed descriptors are not for connections
+	files []*os.File
+}
+
+func newReserve() *reserve {
+	r := &reserve{}
+	r.fill()
+	return r
+}
+
+func (r *reserve) fill() {
+	for len(r.files) < reservedFiles {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return // at the limit: what there is has to do
+		}
+		r.files = append(r.files, f)
+	}
+}
+
+// with runs f while the reserved descriptors are free.
+func (r *reserve) with(f func() error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, file := range r.files {
+		file.Close()
+	}
+	r.files = r.files[:0]
+	defer r.fill()
+	return f()
+}
+
+func (r *reserve) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, file := range r.files {
+		file.Close()
+	}
+	r.files = nil
+}

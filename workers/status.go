@@ -1,0 +1,56 @@
+package workers
+
+import "time"
+
+// Status is a snapshot of a pool.
+type Status struct {
+	Serving     int // the serving generation; 0 before the first
+	Pending     int // connections accepted and not placed
+	Accepting   bool
+	Listeners   []ListenerStatus
+	Generations []GenerationStatus
+}
+
+// ListenerStatus is a snapshot of a listener.
+type ListenerStatus struct {
+	ListenerInfo
+	Accepted uint64
+}
+
+// GenerationStatus is a snapshot of a generation.
+type GenerationStatus struct {
+	Number  int
+	State   GenerationState
+	Wanted  int
+	Started time.Time
+	Path    string
+	Size    int64
+	MTime   time.Time
+	Build   Build
+	Options Options
+	Ledger  LedgerStatus
+	Workers []WorkerStatus
+}
+
+// WorkerStatus is a snapshot of a worker.
+type WorkerStatus struct {
+	ID         ID
+	PID        int
+	State      WorkerState
+	Stalled    bool
+	Started    time.Time
+	Open       int64 // connections
+	Dispatched uint64
+	Unacked    int
+	Restarts   int    // of its slot
+	LastExit   string // of the one in its slot before
+}
+
+// Build is what a Go binary says of itself.
+type Build struct {
+	GoVersion string `json:"go_version,omitempty"`
+	Module    string `json:"module,omitempty"`
+	Version   string `json:"version,omitempty"`
+	Revision  string `json:"revision,omitempty"`
+	Modified  bool   `json:"modified,omitempty"`
+}

@@ -1,0 +1,48 @@
+//go:build unix
+
+package workers
+
+import "slices"
+
+// Status returns a snapshot.
+func (p *Pool) Status() (s Status, err error) {
+	err = p.do(func() {
+		p.d.mu.Lock()
+		defer p.d.mu.Unlock()
+		s.Pending = len(p.d.queue)
+		s.Accepting = !p.stopping && !p.frozen && p.d.roomLocked() > 0
+		for i, l := range p.listeners {
+			s.Listeners = append(s.Listeners, ListenerStatus{ListenerInfo: l, Accepted: p.d.accepted[i]})
+		}
+		if p.serving != nil {
+			s.Serving = p.serving.number
+		}
+		for _, g := range p.generations {
+			gs := GenerationStatus{
+				Number: g.number, State: g.state, Wanted: g.wanted, Started: g.born,
+				Path: g.binary.Path, Size: g.binary.Size, MTime: g.binary.MTime, Build: g.binary.Build,
+				Options: g.options, Ledger: g.ledger.status(p.d.pending(g.ledger, g.windows())),
+			}
+			for _, c := range g.children {
+				open, _ := readCounters(c.page)
+				sl := g.slot(c.id.Slot)
+				gs.Workers = append(gs.Workers, WorkerStatus{
+					ID: c.id, PID: c.proc.pid, State: c.state, Stalled: c.stalled, Started: c.born,
+					Open: open, Dispatched: c.window.dispatched, Unacked: len(c.window.unacked),
+					Restarts: sl.restarts, LastExit: sl.lastExit,
+				})
+			}
+			slices.SortStableFunc(gs.Workers, func(a, b WorkerStatus) int { return a.ID.Slot - b.ID.Slot })
+			s.Generations = append(s.Generations, gs)
+		}
+	})
+	return s, err
+}
+
+// Ready says whether connections are being served.
+func (p *Pool) Ready() (ready bool) {
+	_ = p.do(func() {
+		ready = p.serving != nil && p.serving.state == GenerationIsServing && p.serving.count(WorkerServing) > 0
+	})
+	return ready
+}

@@ -1,0 +1,316 @@
+//go:build unix
+
+package workers
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// introduced: a worker told what it was started as.
+func (p *Pool) introduced(c *child, in Intro) {
+	if c.state != WorkerStarting || c.expected {
+		return
+	}
+	if in.Nonce != c.nonce {
+		p.failed(c, "its introduction does not repeat the nonce")
+		return
+	}
+	g := c.gen
+	if g.state != GenerationStarting || g.introduced {
+		return
+	}
+	var o Options
+	var env []string
+	err := ErrNewerProtocol
+	if in.Version <= ProtocolVersion {
+		o, env, err = p.cfg.Options(in)
+	}
+	if err != nil {
+		p.discard(g, &RefusedError{Generation: g.number, Reason: err.Error(), Stderr: c.out.String(), Err: err})
+		return
+	}
+	if g.probe {
+		g.done(nil)
+		g.done = nil
+		p.discard(g, &RefusedError{})
+		return
+	}
+	g.introduced = true
+	g.options = o
+	g.wanted = o.Workers
+	if p.override > 0 {
+		g.wanted = p.override
+		if p.override != o.Workers {
+			p.log.Info(fmt.Sprintf("workers=%d as scaled, the release says %d", p.override, o.Workers), "generation", g.number)
+		}
+	}
+	g.timer.Reset(o.ReadyTimeout - time.Since(g.born))
+	c.setTimer(o.ReadyTimeout-time.Since(c.born), p, func() { p.unready(c, o.ReadyTimeout) })
+	if !slices.Equal(env, g.env) {
+		// This worker was started with another's share of the machine.
+		g.env = env
+		p.dismiss(c)
+	}
+	p.fill(g)
+}
+
+// isReady: a worker can take connections.
+func (p *Pool) isReady(c *child) {
+	if c.state != WorkerStarting || c.expected {
+		return
+	}
+	move(&c.state, WorkerIsReady, workerMoves)
+	c.timer.Stop()
+	c.ready = time.Now()
+	p.emit(WorkerReady{Worker: c.id, PID: c.proc.pid, Took: c.ready.Sub(c.born)})
+	g := c.gen
+	switch g.state {
+	case GenerationStarting:
+		if g.introduced && g.count(WorkerIsReady) >= g.wanted {
+			move(&g.state, GenerationIsReady, generationMoves)
+			g.timer.Stop()
+			g.done(nil)
+			g.done = nil
+		}
+	case GenerationIsServing:
+		move(&c.state, WorkerServing, workerMoves)
+		c.say(msgCommit, nil)
+		p.retarget()
+		if old := c.replaces; old != nil {
+			c.replaces = nil
+			p.drainChild(old, g.options.DrainTimeout, old.reason)
+		}
+	}
+}
+
+// failed: a worker said, or showed, that it never will be ready.
+func (p *Pool) failed(c *child, reason string) {
+	if c.state != WorkerStarting || c.expected {
+		return
+	}
+	c.reason = reason
+	if c.gen.state == GenerationStarting {
+		// Its stderr may still be on the way; its exit, which follows, has the
+		// rest. One that says it failed and stays is cut short.
+		c.setTimer(p.options().KillTimeout, p, func() { p.kill(c, reason) })
+		return
+	}
+	p.kill(c, reason)
+}
+
+func (p *Pool) unready(c *child, limit time.Duration) {
+	if c.state == WorkerStarting && !c.expected {
+		p.refuse(c, fmt.Sprintf("worker %s was not ready within %v", c.id, limit))
+		p.kill(c, "not ready in time")
+	}
+}
+
+func (p *Pool) tooLate(g *generation) {
+	p.discard(g, &RefusedError{Generation: g.number, Reason: fmt.Sprintf(
+		"%d of %d workers ready within %v", g.count(WorkerIsReady), g.wanted, g.options.ReadyTimeout)})
+}
+
+// refuse discards the generation of c if that is still starting.
+func (p *Pool) refuse(c *child, reason string) {
+	stderr := c.out.String()
+	if stderr == "" {
+		stderr = readTrace(c.crash)
+	}
+	p.discard(c.gen, &RefusedError{Generation: c.gen.number, Reason: reason, Stderr: stderr})
+}
+
+// misbehaved: a worker sent what no worker sends. It finishes what it has, and
+// another takes its place.
+func (p *Pool) misbehaved(c *child, err error) {
+	if c.gen.state == GenerationStarting || c.gen.state == GenerationIsReady {
+		p.refuse(c, fmt.Sprintf("worker %s: %v", c.id, err))
+		return
+	}
+	if c.state <= WorkerServing && !c.expected {
+		p.log.Error("worker breaks the protocol, it is replaced", "worker", c.id.String(), "pid", c.proc.pid, "reason", err.Error())
+		p.leaving(c, "broke the protocol")
+	}
+}
+
+// leaving: a worker is to be replaced although its generation goes on. It goes
+// on serving until its replacement does, if nobody else serves.
+func (p *Pool) leaving(c *child, reason string) {
+	g := c.gen
+	if c.expected || c.state > WorkerServing {
+		return
+	}
+	if g.state != GenerationIsServing || p.stopping {
+		if g.state == GenerationStarting || g.state == GenerationIsReady {
+			p.refuse(c, fmt.Sprintf("worker %s left before it served", c.id))
+		}
+		return
+	}
+	c.expected = true
+	c.reason = reason
+	if c.id.Slot > g.wanted {
+		p.drainChild(c, g.options.DrainTimeout, reason)
+		return
+	}
+	if g.count(WorkerServing) > 1 {
+		p.drainChild(c, g.options.DrainTimeout, reason)
+		p.spawn(g, c.id.Slot, nil)
+		return
+	}
+	p.spawn(g, c.id.Slot, c)
+	c.setTimer(g.options.ReadyTimeout, p, func() { p.drainChild(c, g.options.DrainTimeout, reason) })
+}
+
+// disconnected: the worker's end of the socket is closed. If it lives on, it
+// can be told nothing any more.
+func (p *Pool) disconnected(c *child) {
+	if c.state >= WorkerIsKilled || c.expected {
+		return
+	}
+	c.setTimer(p.options().KillTimeout, p, func() { p.kill(c, "closed its socket to the master") })
+}
+
+// exited: the worker is dead and all it said has been read.
+func (p *Pool) exited(c *child, status string) {
+	g := c.gen
+	was := c.state
+	c.state = WorkerIsGone // from any state
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	open, _ := readCounters(c.page)
+	cut := int(open)
+	if c.report != nil {
+		g.finished += c.report.Finished
+		cut = max(cut, c.report.Cut)
+	}
+	requeued := p.d.abandon(c.window, cut)
+	if g.state == GenerationIsDraining {
+		g.cut += cut
+	}
+	output := readTrace(c.crash)
+	if output == "" {
+		output = c.out.String()
+	}
+	g.children = slices.DeleteFunc(g.children, func(o *child) bool { return o == c })
+	p.retarget()
+	c.started.close()
+
+	respawn := time.Duration(-1)
+	s := g.slot(c.id.Slot)
+	s.lastExit = status
+	if c.reason != "" {
+		s.lastExit += " (" + c.reason + ")"
+	}
+	switch {
+	case (g.state == GenerationStarting || g.state == GenerationIsReady) && !c.expected:
+		reason := c.reason
+		if reason == "" {
+			reason = fmt.Sprintf("worker %s: %s before it was ready", c.id, status)
+			if was != WorkerStarting {
+				reason = fmt.Sprintf("worker %s: %s before it served", c.id, status)
+			}
+		} else {
+			reason = fmt.Sprintf("worker %s: %s", c.id, reason)
+		}
+		p.discard(g, &RefusedError{Generation: g.number, Reason: reason, Stderr: output})
+	case g.state == GenerationIsServing && !p.stopping && !c.expected && c.id.Slot <= g.wanted:
+		served := time.Duration(0)
+		if !c.ready.IsZero() {
+			served = time.Since(c.ready)
+		}
+		respawn = p.respawn(g, c.id.Slot, served)
+	case g.state == GenerationIsServing && !p.stopping && c.id.Slot <= g.wanted && !g.occupied(c.id.Slot):
+		p.spawn(g, c.id.Slot, nil) // left on request, and nobody took its place yet
+	}
+	p.emit(WorkerExited{
+		Worker: c.id, PID: c.proc.pid, Status: status, Expected: c.expected, Cut: cut,
+		Requeued: requeued, Output: output, Respawn: respawn,
+	})
+	p.settle(g)
+}
+
+// stallAfter is how long a worker may owe an answer and stay in the rotation.
+const stallAfter = time.Second
+
+// dumpTime is what a hung worker gets to write its goroutines.
+const dumpTime = time.Second
+
+// inspect pings the workers, takes those that do not answer out of the
+// rotation, and kills the one that has been silent for HangTimeout.
+func (p *Pool) inspect(now time.Time) {
+	late := !p.lastTick.IsZero() && now.Sub(p.lastTick) > 2*tick
+	p.lastTick = now
+	if late {
+		// We did not run ourselves: stopped, starved or suspended. The silence
+		// of the workers means nothing.
+		p.d.touchAges(now)
+	}
+	hung := false
+	for _, g := range p.generations {
+		for _, c := range g.children {
+			if c.state < WorkerIsReady || c.state > WorkerIsDraining {
+				continue
+			}
+			if c.ponged.Swap(false) {
+				c.pinged = time.Time{}
+				c.dumped = time.Time{}
+			}
+			switch {
+			case c.pinged.IsZero():
+				// One that does not even fit in the socket counts as unanswered.
+				_ = c.conn.TrySend(msgPing, nil, nil)
+				c.pinged = now
+			case late:
+				c.pinged = now
+			}
+			silent := now.Sub(c.pinged)
+			waits := max(silent, p.d.age(c.window, now))
+			if stalled := waits > stallAfter; stalled != c.stalled {
+				c.stalled = stalled
+				p.d.stall(c.window, stalled)
+				if stalled {
+					p.emit(WorkerStalled{Worker: c.id, PID: c.proc.pid, For: waits})
+				} else {
+					p.emit(WorkerResumed{Worker: c.id, PID: c.proc.pid})
+				}
+			}
+			limit := g.options.HangTimeout
+			if limit == 0 || silent < limit || hung || late {
+				continue
+			}
+			hung = true // one at a time
+			switch {
+			case c.dumped.IsZero():
+				c.dumped = now
+				_ = c.proc.signal(syscall.SIGQUIT)
+			case now.Sub(c.dumped) >= dumpTime:
+				p.kill(c, fmt.Sprintf("no answer for %v", limit))
+			}
+		}
+	}
+	p.giveUp(now)
+}
+
+// giveUp ends the pool when nobody has served for GiveUpAfter.
+func (p *Pool) giveUp(now time.Time) {
+	if p.serving == nil || p.stopping {
+		return
+	}
+	if p.serving.count(WorkerServing) > 0 {
+		p.unserved = time.Time{}
+		return
+	}
+	if p.unserved.IsZero() {
+		p.unserved = now
+	}
+	if limit := p.serving.options.GiveUpAfter; limit > 0 && now.Sub(p.unserved) >= limit {
+		p.failure = fmt.Errorf("%w for %v", ErrGaveUp, limit)
+		p.stopping = true
+		for _, g := range slices.Clone(p.generations) {
+			p.drain(g, g.options.KillTimeout, "giving up")
+		}
+	}
+}

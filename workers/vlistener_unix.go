@@ -1,0 +1,224 @@
+//go:build unix
+
+package workers
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listener is a worker's view of a listener that its master owns: a
+// net.Listener whose connections come over the socket to the master.
+//
+// A connection is acknowledged when it is accepted here, before a byte of it
+// is read. Until then the master keeps it, and gives it to another worker
+// should this one die.
+type Listener struct {
+	w    *Worker
+	info ListenerInfo
+	addr net.Addr
+
+	mu      sync.Mutex
+	some    sync.Cond
+	waiting []incoming // sent by the master, not accepted
+	taken   []net.Conn // acknowledged, to be returned next
+	asked   bool       // Accept has been called
+	closed  bool       // by the application
+	ended   bool       // the master sends no more
+
+	first chan struct{} // closed at the first Accept
+	empty chan struct{} // closed when ended and everything has been accepted
+}
+
+type incoming struct {
+	id uint64
+	fd int
+}
+
+func newListener(w *Worker, info ListenerInfo) *Listener {
+	l := &Listener{w: w, info: info, addr: parseAddr(info), first: make(chan struct{}), empty: make(chan struct{})}
+	l.some.L = &l.mu
+	return l
+}
+
+func parseAddr(info ListenerInfo) net.Addr {
+	if info.Network == "unix" {
+		return &net.UnixAddr{Name: info.Address, Net: "unix"}
+	}
+	if ap, err := netip.ParseAddrPort(info.Address); err == nil {
+		return net.TCPAddrFromAddrPort(ap)
+	}
+	return &net.TCPAddr{}
+}
+
+// Name returns the listener's name.
+func (l *Listener) Name() string { return l.info.Name }
+
+// Addr returns the address that the master listens on.
+func (l *Listener) Addr() net.Addr { return l.addr }
+
+// Asked is closed when Accept has been called for the first time.
+func (l *Listener) Asked() <-chan struct{} { return l.first }
+
+// Empty is closed when the master sends no more and all has been accepted.
+func (l *Listener) Empty() <-chan struct{} { return l.empty }
+
+// push queues a connection; false when the application closed the listener.
+func (l *Listener) push(id uint64, fd int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.waiting = append(l.waiting, incoming{id, fd})
+	l.some.Signal()
+	return true
+}
+
+// end: the master sends no more.
+func (l *Listener) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.some.Broadcast()
+	l.checkEmpty()
+}
+
+func (l *Listener) checkEmpty() {
+	if l.ended && len(l.waiting) == 0 && len(l.taken) == 0 {
+		select {
+		case <-l.empty:
+		default:
+			close(l.empty)
+		}
+	}
+}
+
+// Accept returns the next connection, or net.ErrClosed when the listener was
+// closed or the worker drains and nothing is left.
+func (l *Listener) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.asked {
+		l.asked = true
+		close(l.first)
+	}
+	for {
+		if l.closed {
+			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
+		}
+		if len(l.taken) > 0 {
+			c := l.taken[0]
+			l.taken[0] = nil
+			l.taken = l.taken[1:]
+			l.checkEmpty()
+			return c, nil
+		}
+		if len(l.waiting) > 0 {
+			l.acknowledge()
+			continue
+		}
+		if l.ended {
+			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
+		}
+		l.some.Wait()
+	}
+}
+
+// acknowledge makes connections of what waits, a batch at a time, and tells
+// the master in one message that they are ours.
+func (l *Listener) acknowledge() {
+	batch := l.waiting[:min(len(l.waiting), acceptBatch)]
+	var yes, no [acceptBatch]uint64
+	ny, nn := 0, 0
+	l.taken = l.taken[:0]
+	for _, in := range batch {
+		c, err := newConn(l.w.counters, in.fd, l.info.Network)
+		if err == nil {
+			l.taken = append(l.taken, c)
+		}
+		if isLoad(err) {
+			no[nn] = in.id
+			nn++
+			continue
+		}
+		// One that cannot be made into a connection for any other reason
+		// would fail in the next worker too: it is ours, and closed.
+		yes[ny] = in.id
+		ny++
+	}
+	n := copy(l.waiting, l.waiting[len(batch):])
+	l.waiting = l.waiting[:n]
+	if ny > 0 {
+		l.w.settle(msgAck, yes[:ny])
+	}
+	if nn > 0 {
+		l.w.settle(msgNack, no[:nn])
+	}
+	l.checkEmpty()
+}
+
+func isLoad(err error) bool {
+	for _, errno := range []syscall.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close makes Accept fail. What the master sent and was not accepted goes back
+// to it, and to another worker.
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return &net.OpError{Op: "close", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
+	}
+	l.closed = true
+	for len(l.waiting) > 0 {
+		batch := l.waiting[:min(len(l.waiting), acceptBatch)]
+		var ids [acceptBatch]uint64
+		for i, in := range batch {
+			ids[i] = in.id
+			unix.Close(in.fd)
+		}
+		l.w.settle(msgNack, ids[:len(batch)])
+		l.waiting = l.waiting[len(batch):]
+	}
+	for _, c := range l.taken {
+		c.Close() // acknowledged already, so nobody else can serve it
+	}
+	l.taken = nil
+	l.some.Broadcast()
+	l.checkEmpty()
+	return nil
+}
+
+// newConn makes a net.Conn of a descriptor that it owns from then on.
+func newConn(c *counters, fd int, network string) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "connection")
+	inner, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("connection: %w", err)
+	}
+	c.open.Add(1)
+	c.total.Add(1)
+	switch inner := inner.(type) {
+	case *net.TCPConn:
+		return &tcpConn{conn[*net.TCPConn]{inner: inner, counters: c}}, nil
+	case *net.UnixConn:
+		return &unixConn{conn[*net.UnixConn]{inner: inner, counters: c}}, nil
+	}
+	inner.Close()
+	c.open.Add(-1)
+	return nil, fmt.Errorf("connection: unexpected %T on a %s listener", inner, network)
+}
