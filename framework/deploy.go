@@ -53,7 +53,7 @@ const (
 // arbitration is the whole of who waits for whom.
 var arbitration = map[phase][5]action{
 	//          reload    upgrade   scale  stop    stop now
-	starting:  {remember, remember, apply, abort, abort},
+	starting:  {remember, remember, refuse, abort, abort},
 	serving:   {begin, begin, apply, begin, begin},
 	reloading: {remember, remember, apply, abort, abort},
 	upgrading: {remember, remember, refuse, abort, abort},

@@ -3,9 +3,12 @@
 package framework
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 
+	"github.com/baton-go/baton/internal/rundir"
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
@@ -44,6 +47,7 @@ func (m *master) readOffer() error {
 	}
 	m.next = m.offer.Generation
 	m.upgrades = m.offer.Upgrades
+	m.predPID = os.Getppid()
 	return nil
 }
 
@@ -72,7 +76,7 @@ func (m *master) freeze() ([]upgrade.Entry, error) {
 
 // takeOver makes this process the master: its own generation is ready, and the
 // predecessor hands over the workers that live.
-func (m *master) takeOver() error {
+func (m *master) takeOver(n int) error {
 	entries, err := m.pred.Prepared()
 	if err != nil {
 		return err
@@ -88,7 +92,13 @@ func (m *master) takeOver() error {
 			return err
 		}
 	}
-	if err := m.pred.Accept(); err != nil {
+	err = nil
+	if !m.pool.Prepared(n) { // the last moment to notice
+		err = fmt.Errorf("generation %d did not stay ready", n)
+	} else {
+		err = m.pred.Accept()
+	}
+	if err != nil {
 		if in != nil {
 			in.Close()
 		}
@@ -108,5 +118,24 @@ func (m *master) takeOver() error {
 		_ = l.Close()
 	}
 	m.dropped = nil
+	go m.cleanUpAfter(m.predPID)
 	return nil
+}
+
+// cleanUpAfter removes what the predecessor, whose pid is given, cannot know
+// to be of no use any more: files in places that this release has left.
+func (m *master) cleanUpAfter(pid int) {
+	ctx, cancel := context.WithTimeout(context.Background(), m.o.StopTimeout)
+	defer cancel()
+	if m.pred.Gone(ctx) != nil {
+		return
+	}
+	if old := m.offer.PIDFile; old != "" && old != m.o.PIDFile {
+		_ = rundir.RemovePIDFile(old, pid)
+	}
+	if old := m.offer.RuntimeDir; old != m.dir.Path() {
+		if dir, err := rundir.Open(old); err == nil {
+			_ = dir.Remove()
+		}
+	}
 }

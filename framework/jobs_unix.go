@@ -138,7 +138,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 	}()
 	n, err := m.prepare(ctx)
 	if err == nil {
-		err = m.takeOver()
+		err = m.takeOver(n)
 	}
 	if err != nil {
 		v := m.refused(n, err)
@@ -162,9 +162,6 @@ func (m *master) serves() {
 		if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
 			m.o.logger.Error("pid file not written", "path", m.o.PIDFile, "reason", err.Error())
 		}
-	}
-	if old := m.offer.PIDFile; old != "" && old != m.o.PIDFile {
-		_ = os.Remove(old)
 	}
 }
 

@@ -31,11 +31,14 @@ type master struct {
 
 	up        *upgrade.Upgrader
 	pred      *upgrade.Predecessor
+	predPID   int
 	offer     offer
 	dir       *rundir.Dir
 	lock      *rundir.Lock
 	listeners []*listener.Listener
-	dropped   []*listener.Listener // the predecessor's, which this release has not
+	bound     map[*listener.Listener]bool // by this process, not inherited
+	inherits  bool                        // the lock and the control socket
+	dropped   []*listener.Listener        // the predecessor's, which this release has not
 	socket    *net.UnixListener
 
 	pool    *workers.Pool
@@ -71,7 +74,8 @@ const upgradeMargin = 10 * time.Second
 
 func runMaster(o *options, _ serveFunc) (err error) {
 	m := &master{
-		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
+		bound: map[*listener.Listener]bool{},
+		o:     o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
 		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
 	}
 	for _, line := range o.overrides {
@@ -190,6 +194,7 @@ func (m *master) claimDir() error {
 		if err != nil {
 			return fmt.Errorf("baton: control socket of the predecessor: %w", err)
 		}
+		m.inherits = true
 	}
 	if m.lock == nil {
 		lock, err := m.dir.Lock()
@@ -250,6 +255,7 @@ func (m *master) claimListeners() error {
 			if l, err = listener.Bind(spec); err != nil {
 				return fmt.Errorf("baton: %w", err)
 			}
+			m.bound[l] = true
 		}
 		m.listeners = append(m.listeners, l)
 		if err := m.up.Keep(fileListener+keys[i], l.File()); err != nil {
@@ -263,10 +269,11 @@ func (m *master) claimListeners() error {
 }
 
 // release gives up what claim took: for good, or to the master that has it now.
+// A new master that never took over gives back what it inherited.
 func (m *master) release() {
-	handedOver := m.replaced.Load() || (m.pred != nil && !m.took.Load())
+	replaced, candidate := m.replaced.Load(), m.pred != nil && !m.took.Load()
 	for _, l := range append(m.listeners, m.dropped...) {
-		if handedOver {
+		if replaced || candidate && !m.bound[l] {
 			_ = l.Release()
 		} else {
 			_ = l.Close()
@@ -276,7 +283,7 @@ func (m *master) release() {
 		_ = m.socket.Close()
 	}
 	if m.lock != nil {
-		if handedOver {
+		if replaced || candidate && m.inherits {
 			_ = m.lock.Close()
 		} else {
 			if m.o.PIDFile != "" {

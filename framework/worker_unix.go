@@ -21,6 +21,9 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 		return fmt.Errorf("baton: %w", err)
 	}
 	w, err := m.Join(asked)
+	if errors.Is(err, workers.ErrNotWanted) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
 	}

@@ -49,6 +49,7 @@ func (a *acceptor) run() {
 		n, err := a.accept(fds)
 		if n > 0 && !full.IsZero() {
 			a.p.emit(AcceptResumed{Listener: a.l.Name(), After: time.Since(full)})
+			a.p.pressed.Add(-1)
 			full, wait = time.Time{}, minFullWait
 		}
 		var timer <-chan time.Time
@@ -67,6 +68,7 @@ func (a *acceptor) run() {
 		default:
 			if full.IsZero() {
 				full = time.Now()
+				a.p.pressed.Add(1)
 				a.p.emit(AcceptPaused{Listener: a.l.Name(), Reason: err.Error()})
 			}
 			timer = time.After(wait)
@@ -115,8 +117,8 @@ func (a *acceptor) stop() {
 		close(a.ended)
 		a.l.Pause()
 	})
-	a.mu.Lock() // it is out of accept
-	a.mu.Unlock()
+	a.mu.Lock() // from here on it is out of accept
+	defer a.mu.Unlock()
 }
 
 // sweep accepts what the kernel has queued by now.

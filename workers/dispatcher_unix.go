@@ -3,6 +3,7 @@
 package workers
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -44,6 +45,7 @@ type dispatcher struct {
 	serving  *ledger           // of the serving generation
 	reserved int               // room promised to accept loops
 	closed   bool              // no room any more: frozen or stopped
+	held     int               // no room for a moment: somebody else needs descriptors
 	nextID   uint64
 	room     chan struct{} // closed when there may be room again
 	waiting  bool          // somebody waits for that
@@ -114,7 +116,7 @@ func (d *dispatcher) Reserve(n int) int {
 }
 
 func (d *dispatcher) roomLocked() int {
-	if d.closed || len(d.queue) > 0 {
+	if d.closed || d.held > 0 || len(d.queue) > 0 {
 		return 0
 	}
 	free := -d.reserved
@@ -394,6 +396,36 @@ func (d *dispatcher) close(closed bool) {
 	d.closed = closed
 	if !closed {
 		d.flush()
+	}
+}
+
+// hold makes accept loops wait, or go on.
+func (d *dispatcher) hold(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if on {
+		d.held++
+		return
+	}
+	d.held--
+	d.wake()
+}
+
+// settled waits until nothing is queued, or ctx ends.
+func (d *dispatcher) settled(ctx context.Context) {
+	for {
+		d.mu.Lock()
+		left, room := len(d.queue), d.room
+		d.waiting = true
+		d.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

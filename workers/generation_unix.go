@@ -107,13 +107,21 @@ func (p *Pool) spawn(g *generation, n int, replaces *child) {
 	}
 	s.starting = true
 	id := ID{Generation: g.number, Slot: n}
-	born := time.Now()
+	born, b, env := time.Now(), g.binary, g.env
 	go func() {
 		var st *started
+		// At the limit, what is freed for this must not go to connections.
+		hold := p.pressed.Load() > 0
+		if hold {
+			p.d.hold(true)
+		}
 		err := p.reserve.with(func() (err error) {
-			st, err = start(g.binary, id, p.cfg.Argv, g.env, p.cfg.Dir)
+			st, err = start(b, id, p.cfg.Argv, env, p.cfg.Dir)
 			return err
 		})
+		if hold {
+			p.d.hold(false)
+		}
 		p.post(func() { p.forked(g, n, st, err, born, replaces) })
 	}()
 }
@@ -176,6 +184,7 @@ func (p *Pool) discard(g *generation, why *RefusedError) {
 		return
 	}
 	move(&g.state, GenerationIsDiscarded, generationMoves)
+	p.refused = why
 	g.timer.Stop()
 	if !g.probe {
 		p.emit(GenerationRefused{Generation: g.number, Reason: why.Reason, Stderr: why.Stderr})

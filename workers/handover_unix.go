@@ -30,6 +30,7 @@ type generationRecord struct {
 	Number   int             `json:"number"`
 	State    GenerationState `json:"state"`
 	Binary   Binary          `json:"binary"`
+	Env      []string        `json:"env"`
 	Options  Options         `json:"options"`
 	Wanted   int             `json:"wanted"`
 	Ledger   LedgerStatus    `json:"ledger"`
@@ -165,7 +166,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 			continue
 		}
 		gs := generationRecord{
-			Number: g.number, State: g.state, Binary: *g.binary, Options: g.options, Wanted: g.wanted,
+			Number: g.number, State: g.state, Binary: *g.binary, Env: g.env, Options: g.options, Wanted: g.wanted,
 			Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
 			Finished: g.finished, Cut: g.cut,
 		}
@@ -312,7 +313,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 	for _, gs := range in.state.Generations {
 		g := &generation{
 			number: gs.Number, state: gs.State, binary: adoptBinary(gs.Binary, next()), ledger: ledgers[gs.Number],
-			options: gs.Options, wanted: gs.Wanted, slots: map[int]*slot{}, introduced: true,
+			options: gs.Options, wanted: gs.Wanted, env: gs.Env, slots: map[int]*slot{}, introduced: true,
 			born: gs.Born, served: gs.Served, drained: gs.Drained, finished: gs.Finished, cut: gs.Cut,
 		}
 		for _, ws := range gs.Workers {
@@ -363,6 +364,9 @@ func (p *Pool) adopt(in *Inheritance) error {
 		p.settle(g)
 	}
 	p.retarget()
+	if p.serving != nil {
+		p.accept()
+	}
 	closeForeign(removed)
 	return first
 }

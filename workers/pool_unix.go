@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,6 +43,8 @@ type Pool struct {
 	listeners []ListenerInfo
 	acceptors []*acceptor
 
+	pressed atomic.Int32 // accept loops at the limit of descriptors
+
 	posts  chan func()
 	ended  chan struct{} // Run has returned
 	events *emitter
@@ -56,7 +59,8 @@ type Pool struct {
 	abandoned   bool // another master has the workers
 	failure     error
 	lastTick    time.Time
-	unserved    time.Time // since when nobody serves; zero when somebody does
+	unserved    time.Time     // since when nobody serves; zero when somebody does
+	refused     *RefusedError // the last
 }
 
 // ErrGaveUp is returned by Run when no worker has served for GiveUpAfter.
@@ -230,13 +234,16 @@ func (p *Pool) find(number int) *generation {
 // Commit makes a prepared generation the serving one, in one step, and drains
 // the one before. The first commit starts accepting.
 func (p *Pool) Commit(number int) error {
-	err := fmt.Errorf("generation %d is not ready any more", number)
+	var err error
 	if stopped := p.do(func() {
 		g := p.find(number)
 		if g == nil || g.state != GenerationIsReady || p.stopping {
+			err = ErrStopped
+			if p.refused != nil && p.refused.Generation == number {
+				err = p.refused
+			}
 			return
 		}
-		err = nil
 		move(&g.state, GenerationIsServing, generationMoves)
 		g.timer.Stop()
 		g.served = time.Now()
@@ -261,10 +268,11 @@ func (p *Pool) Commit(number int) error {
 			p.drain(old, g.options.DrainTimeout, fmt.Sprintf("replaced by generation %d", g.number))
 		}
 		p.boundDraining()
-		p.fill(g) // a worker may have died between ready and commit
-		for _, a := range p.acceptors {
-			a.start()
+		if p.override > 0 { // it may have been scaled since it was started
+			g.wanted = p.override
 		}
+		p.resize(g)
+		p.accept()
 	}); stopped != nil {
 		return stopped
 	}
@@ -307,19 +315,31 @@ func (p *Pool) Scale(n int) error {
 			return
 		}
 		g.wanted = n
-		for slot, s := range g.slots {
-			if slot > n && s.timer != nil {
-				s.timer.Stop()
-				s.timer = nil
-			}
-		}
-		for _, c := range slices.Clone(g.children) {
-			if c.id.Slot > n && !c.expected {
-				p.drainChild(c, g.options.DrainTimeout, "fewer workers wanted")
-			}
-		}
-		p.fill(g)
+		p.resize(g)
 	})
+}
+
+// resize gives g the workers that it should have.
+func (p *Pool) resize(g *generation) {
+	for n, s := range g.slots {
+		if n > g.wanted && s.timer != nil {
+			s.timer.Stop()
+			s.timer = nil
+		}
+	}
+	for _, c := range slices.Clone(g.children) {
+		if c.id.Slot > g.wanted && !c.expected {
+			p.drainChild(c, g.options.DrainTimeout, "fewer workers wanted")
+		}
+	}
+	p.fill(g)
+}
+
+// accept starts the accept loops, if they do not run yet.
+func (p *Pool) accept() {
+	for _, a := range p.acceptors {
+		a.start()
+	}
 }
 
 // Override returns what Scale was last called with, 0 if it never was.
@@ -362,6 +382,16 @@ func (p *Pool) Sweep(ctx context.Context) {
 		a.stop()
 		a.sweep(ctx)
 	}
+	p.d.settled(ctx)
+}
+
+// Prepared says whether generation number still is ready to be committed.
+func (p *Pool) Prepared(number int) (ready bool) {
+	_ = p.do(func() {
+		g := p.find(number)
+		ready = g != nil && g.state == GenerationIsReady
+	})
+	return ready
 }
 
 // Stop drains every worker within timeout. Run returns when the last is gone.

@@ -14,11 +14,12 @@ const ProtocolVersion = 1
 
 // Messages from master to worker.
 const (
-	msgHello  uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
-	msgCommit                  // your generation serves
-	msgConn                    // connections: id and listener of each, fds attached
-	msgPing                    // answer with msgPong
-	msgDrain                   // JSON DrainOrder; may be repeated with a shorter time
+	msgHello   uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
+	msgCommit                   // your generation serves
+	msgConn                     // connections: id and listener of each, fds attached
+	msgPing                     // answer with msgPong
+	msgDrain                    // JSON DrainOrder; may be repeated with a shorter time
+	msgWelcome                  // after the introduction: build the application
 )
 
 // Messages from worker to master.

@@ -13,7 +13,7 @@ const reservedFiles = 12
 // reserve holds descriptors back, so that a master at its limit can still
 // start the worker that will relieve it.
 type reserve struct {
-	mu    sync.RWMutex // held for reading while accepting: freed descriptors are not for connections
+	mu    sync.Mutex // one worker is started at a time
 	files []*os.File
 }
 

@@ -20,6 +20,7 @@ func (p *Pool) introduced(c *child, in Intro) {
 	}
 	g := c.gen
 	if g.state != GenerationStarting || g.introduced {
+		c.say(msgWelcome, nil)
 		return
 	}
 	var o Options
@@ -53,6 +54,8 @@ func (p *Pool) introduced(c *child, in Intro) {
 		// This worker was started with another's share of the machine.
 		g.env = env
 		p.dismiss(c)
+	} else {
+		c.say(msgWelcome, nil)
 	}
 	p.fill(g)
 }

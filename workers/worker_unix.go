@@ -67,6 +67,10 @@ func (m *Mark) ID() ID { return ID{Generation: m.marker.Generation, Slot: m.mark
 // greetingTimeout bounds the wait for the master's first message.
 const greetingTimeout = 10 * time.Second
 
+// ErrNotWanted: the master has heard what this process is, and has no use for
+// it. The process ends; that is no failure.
+var ErrNotWanted = errors.New("the master does not want this worker")
+
 // Join meets the master: it takes its greeting and introduces itself with what
 // this binary and environment ask for.
 func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
@@ -100,7 +104,6 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	}
 	// A master with an older protocol learns ours from the introduction, and
 	// replaces itself first.
-	_ = conn.SetReadDeadline(time.Time{})
 	w.committed = g.Committed
 	for _, info := range g.Listeners {
 		w.listeners = append(w.listeners, newListener(w, info))
@@ -112,6 +115,18 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	if err := conn.Send(msgIntro, encode(intro), nil); err != nil {
 		return nil, fmt.Errorf("introduction to the master: %w", err)
 	}
+	// The application is built only in a process that is wanted.
+	f, err = conn.Recv()
+	if errors.Is(err, io.EOF) {
+		return nil, ErrNotWanted
+	}
+	if err == nil && f.Type != msgWelcome {
+		err = errProtocol
+	}
+	if err != nil {
+		return nil, fmt.Errorf("welcome of the master: %w", err)
+	}
+	_ = conn.SetReadDeadline(time.Time{})
 	go w.receive()
 	return w, nil
 }
@@ -129,7 +144,7 @@ func (w *Worker) Ready() error {
 		return nil
 	}
 	w.ready = true
-	if err := unix.Dup2(int(w.stderr.Fd()), 2); err != nil {
+	if err := dup2(int(w.stderr.Fd()), 2); err != nil {
 		return fmt.Errorf("put stderr back: %w", err)
 	}
 	w.stderr.Close()
