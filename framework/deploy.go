@@ -71,7 +71,7 @@ type request struct {
 // cancelled to give it up.
 type jobs interface {
 	start(ctx context.Context) control.Verdict
-	reload(ctx context.Context) control.Verdict
+	reload(ctx context.Context) control.Verdict // with ActionUpgrade: that is needed instead
 	upgrade(ctx context.Context) control.Verdict
 	scale(control.ScaleRequest) control.Verdict
 	stop(now bool) control.Verdict
@@ -146,7 +146,9 @@ func (a *arbiter) run(quit <-chan struct{}) control.Verdict {
 			}
 		case <-quit:
 			if a.cancel != nil {
+				// Its end is waited for: it uses what is released after this.
 				a.cancel(errQuit)
+				a.answer(<-a.result)
 			}
 			a.refuseAll("the service has stopped")
 			return control.Verdict{}
@@ -206,32 +208,14 @@ func (a *arbiter) stop(r request) {
 // whether this was the end.
 func (a *arbiter) settle(v control.Verdict) (final bool) {
 	was := a.phase
-	a.cancel, a.result = nil, nil
-	for _, r := range a.asked {
-		v := v
-		v.Action = r.want.String()
-		v.Coalesced = len(a.asked) > 1
-		r.answer(v)
+	if was == reloading && v.Action == control.ActionUpgrade && a.end == nil {
+		a.launch(upgrading, a.asked, a.jobs.upgrade)
+		return false
 	}
-	a.asked = nil
+	a.answer(v)
 	switch {
 	case was == upgrading && v.OK:
-		// The new master goes by the file that was on disk when it started:
-		// who asked later means a later one.
-		for _, w := range []want{wantReload, wantUpgrade} {
-			if len(a.later[w]) > 0 {
-				a.jobs.passOn(w)
-			}
-		}
-		if a.end != nil {
-			a.jobs.passOn(a.end.want)
-			a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Reason: "passed on to the new master"})
-		}
-		for _, rs := range a.later {
-			for _, r := range rs {
-				r.answer(control.Verdict{OK: true, Action: r.want.String(), Reason: "passed on to the new master"})
-			}
-		}
+		a.passOn()
 		return true
 	case a.end != nil:
 		r := *a.end
@@ -253,6 +237,43 @@ func (a *arbiter) settle(v control.Verdict) (final bool) {
 		a.launch(reloading, re, a.jobs.reload)
 	}
 	return false
+}
+
+// answer tells what came of it to those who asked for what goes on.
+func (a *arbiter) answer(v control.Verdict) {
+	a.cancel, a.result = nil, nil
+	for _, r := range a.asked {
+		v := v
+		v.Action = r.want.String()
+		v.Coalesced = len(a.asked) > 1
+		r.answer(v)
+	}
+	a.asked = nil
+}
+
+// passOn gives the new master what was asked for during its start. It goes by
+// the file that was on disk when it started: who asked later means a later one.
+func (a *arbiter) passOn() {
+	const reason = "passed on to the new master"
+	if a.end != nil {
+		a.jobs.passOn(a.end.want)
+		a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Reason: reason})
+		a.end = nil
+		a.refuseAll("the service stops")
+		return
+	}
+	switch { // an upgrade answers both
+	case len(a.later[wantUpgrade]) > 0:
+		a.jobs.passOn(wantUpgrade)
+	case len(a.later[wantReload]) > 0:
+		a.jobs.passOn(wantReload)
+	}
+	for _, rs := range a.later {
+		for _, r := range rs {
+			r.answer(control.Verdict{OK: true, Action: r.want.String(), Reason: reason})
+		}
+	}
+	clear(a.later)
 }
 
 func (a *arbiter) refuseAll(reason string) {

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/baton-go/baton/internal/control"
 	"github.com/baton-go/baton/workers"
 )
 
@@ -36,6 +35,8 @@ func (l logger) event(e workers.Event) {
 		l.Debug("worker ready", "worker", e.Worker.String(), "pid", e.PID, "took", round(e.Took))
 	case workers.WorkerDraining:
 		l.Debug("worker draining", "worker", e.Worker.String(), "pid", e.PID, "reason", e.Reason)
+	case workers.WorkerMisbehaved:
+		l.Error("worker breaks the protocol, it is replaced", "worker", e.Worker.String(), "pid", e.PID, "reason", e.Reason)
 	case workers.WorkerStalled:
 		l.Warn("worker does not answer, it gets no connections", "worker", e.Worker.String(), "pid", e.PID, "for", round(e.For))
 	case workers.WorkerResumed:
@@ -43,7 +44,7 @@ func (l logger) event(e workers.Event) {
 	case workers.WorkerKilled:
 		l.Warn("worker killed", "worker", e.Worker.String(), "pid", e.PID, "reason", e.Reason)
 	case workers.WorkerExited:
-		if e.Expected {
+		if e.Expected || e.Starting {
 			l.Debug("worker exited", "worker", e.Worker.String(), "pid", e.PID, "status", e.Status, "cut", e.Cut)
 			return
 		}
@@ -60,15 +61,6 @@ func (l logger) event(e workers.Event) {
 	case workers.AcceptResumed:
 		l.Info("accepting again", "listener", e.Listener, "after", round(e.After))
 	}
-}
-
-// refused logs the verdict of a signal, which has nobody else to tell.
-func (l logger) refused(v control.Verdict) {
-	args := []any{"reason", v.Reason}
-	if v.Stderr != "" {
-		args = append(args, "stderr", v.Stderr)
-	}
-	l.Error(v.Action+" refused", args...)
 }
 
 func round(d time.Duration) string {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,6 +49,11 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 		}
 		select {
 		case err = <-failed:
+			// A crash: the other listeners do not end, and nobody drains.
+			for _, s := range servers {
+				_ = s.srv.Close()
+			}
+			return err
 		case <-ctx.Done():
 		}
 		var all sync.WaitGroup
@@ -55,7 +61,7 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 			all.Go(s.drain)
 		}
 		all.Wait()
-		return err
+		return nil
 	}
 }
 
@@ -67,7 +73,7 @@ type httpServer struct {
 	srv *http.Server
 
 	mu       sync.Mutex
-	conns    map[net.Conn]connState
+	conns    map[net.Conn]*connState
 	accepted bool          // the listener has ended: there are no more connections to come
 	changed  chan struct{} // holds one
 }
@@ -77,7 +83,11 @@ type connState struct {
 	state    http.ConnState
 	since    time.Time
 	received uint64 // bytes read from it by then
+	h2       atomic.Bool
 }
+
+// connKey leads from a request's context to its connection's *connState.
+type connKey struct{}
 
 // receiver counts the bytes that were read from it: net/http calls a
 // connection idle, or new, until it has read a whole header.
@@ -91,7 +101,7 @@ func received(c net.Conn) uint64 {
 }
 
 func newHTTPServer(l *life, h http.Handler, configure []func(*http.Server)) *httpServer {
-	s := &httpServer{l: l, conns: map[net.Conn]connState{}, changed: make(chan struct{}, 1)}
+	s := &httpServer{l: l, conns: map[net.Conn]*connState{}, changed: make(chan struct{}, 1)}
 	s.srv = &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: defaultReadHeaderTimeout,
@@ -111,6 +121,13 @@ func (s *httpServer) chain() {
 		handler = http.DefaultServeMux
 	}
 	s.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor >= 2 {
+			// net/http calls it idle when it has no streams. Frames that are not
+			// of a stream come then, too, and must not make it look busy.
+			if c, ok := r.Context().Value(connKey{}).(*connState); ok {
+				c.h2.Store(true)
+			}
+		}
 		select {
 		case <-s.l.draining:
 			// The client learns with its answer that the next request needs a
@@ -122,19 +139,45 @@ func (s *httpServer) chain() {
 	})
 	state := s.srv.ConnState
 	s.srv.ConnState = func(c net.Conn, st http.ConnState) {
-		s.track(c, st)
+		over := st == http.StateClosed || st == http.StateHijacked
+		if !over {
+			s.track(c, st)
+		}
 		if state != nil {
 			state(c, st)
 		}
+		if over { // the drain waits for the application to have heard of it
+			s.track(c, st)
+		}
 	}
 	// Requests inherit the life of the process, under whatever the application
-	// puts there.
+	// puts there. A nil context of the application is for net/http to refuse.
 	base := s.srv.BaseContext
 	s.srv.BaseContext = func(ln net.Listener) context.Context {
 		if base == nil {
 			return s.l.base
 		}
-		return lifeContext{Context: base(ln), life: s.l}
+		ctx := base(ln)
+		if ctx == nil {
+			return nil
+		}
+		return lifeContext{Context: ctx, life: s.l}
+	}
+	conn := s.srv.ConnContext
+	s.srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if conn != nil {
+			if ctx = conn(ctx, c); ctx == nil {
+				return nil
+			}
+			if lifeOf(ctx) != s.l {
+				ctx = lifeContext{Context: ctx, life: s.l}
+			}
+		}
+		st := &connState{since: time.Now()}
+		s.mu.Lock()
+		s.conns[c] = st
+		s.mu.Unlock()
+		return context.WithValue(ctx, connKey{}, st)
 	}
 }
 
@@ -157,7 +200,9 @@ func (s *httpServer) track(c net.Conn, st http.ConnState) {
 	case http.StateClosed, http.StateHijacked:
 		delete(s.conns, c)
 	default:
-		s.conns[c] = connState{state: st, since: time.Now(), received: received(c)}
+		if known := s.conns[c]; known != nil { // else hijacked or closed before
+			known.state, known.since, known.received = st, time.Now(), received(c)
+		}
 	}
 	s.mu.Unlock()
 	s.notify()
@@ -181,7 +226,7 @@ func (s *httpServer) run(ln net.Listener) error {
 }
 
 // drain waits for the connections to end: busy ones after their answer, idle
-// ones once the grace is over. At the deadline it cuts the rest.
+// ones once their grace is over. At the deadline it cuts the rest.
 func (s *httpServer) drain() {
 	defer s.srv.Close()
 	graceUp := s.l.graceUp
@@ -211,8 +256,8 @@ func (s *httpServer) drain() {
 	}
 }
 
-// idleRecheck is how long a connection must have been idle to be closed, and
-// how often that is looked at once the grace is over.
+// idleRecheck is how long a connection must have been idle at least to be
+// closed, and how often that is looked at once the grace is over.
 const idleRecheck = 50 * time.Millisecond
 
 // closeIdle closes the connections on which no request has begun.
@@ -220,9 +265,10 @@ func (s *httpServer) closeIdle() {
 	s.mu.Lock()
 	var idle []net.Conn
 	now := time.Now()
+	limit := s.l.idleLimit(now)
 	for c, st := range s.conns {
-		if (st.state == http.StateIdle || st.state == http.StateNew) && now.Sub(st.since) >= idleRecheck &&
-			received(c) == st.received && unread(c) == 0 {
+		if (st.state == http.StateIdle || st.state == http.StateNew) && now.Sub(st.since) >= limit &&
+			(received(c) == st.received || st.h2.Load()) && unread(c) == 0 {
 			idle = append(idle, c)
 		}
 	}

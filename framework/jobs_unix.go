@@ -21,10 +21,8 @@ import (
 // The jobs of the arbiter: one at a time, but for scale and stop.
 
 // needsMaster: the new release wants what only a new master can give it.
-type needsMaster struct{ fields []string }
-
-func (e needsMaster) Error() string {
-	return "it changes " + strings.Join(e.fields, ", ") + ", which belong to the master"
+func needsMaster(fields []string) error {
+	return fmt.Errorf("it changes %s: %w", strings.Join(fields, ", "), workers.ErrNeedsMaster)
 }
 
 // workerOptions reads what a generation's first worker was started as.
@@ -34,11 +32,12 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 		return workers.Options{}, nil, fmt.Errorf("its settings: %w", err)
 	}
 	if fields := m.o.masterSettings.differs(asked.masterSettings); len(fields) > 0 {
-		return workers.Options{}, nil, needsMaster{fields}
+		return workers.Options{}, nil, needsMaster(fields)
 	}
 	o := asked.workerOptions(m.cpus)
 	m.times = stopTimes{asked.StopTimeout, asked.StopDelay}
 	n := o.Workers
+	m.asked = n
 	if scaled := m.scaled.Load(); scaled > 0 {
 		n = int(scaled)
 	}
@@ -82,7 +81,7 @@ func (m *master) spec() (workers.Spec, error) {
 func (m *master) prepare(ctx context.Context) (int, error) {
 	s, err := m.spec()
 	if err != nil {
-		return 0, err
+		return m.next, err
 	}
 	m.next++
 	return s.Number, m.pool.Prepare(ctx, s)
@@ -94,6 +93,9 @@ func (m *master) commit(n int) error {
 		return err
 	}
 	m.stopTimes.Store(m.times)
+	if scaled := int(m.scaled.Load()); scaled > 0 && scaled != m.asked {
+		m.o.logger.Info(fmt.Sprintf("workers=%d as scaled, the release says %d", scaled, m.asked), "generation", n)
+	}
 	return nil
 }
 
@@ -170,10 +172,10 @@ func (m *master) reload(ctx context.Context) control.Verdict {
 	if err == nil {
 		err = m.commit(n)
 	}
-	var needs needsMaster
-	if errors.As(err, &needs) || errors.Is(err, workers.ErrNewerProtocol) {
+	if errors.Is(err, workers.ErrNeedsMaster) {
+		m.next = n // nobody has seen it
 		m.o.logger.Info("the reload becomes an upgrade", "reason", err.Error())
-		return m.upgrade(ctx)
+		return control.Verdict{Action: control.ActionUpgrade, Reason: err.Error()}
 	}
 	if err != nil {
 		return m.report(m.refused(n, err))
@@ -190,7 +192,7 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	}
 	s.Probe = true
 	err = m.pool.Prepare(ctx, s)
-	if err != nil && !errors.As(err, new(needsMaster)) && !errors.Is(err, workers.ErrNewerProtocol) {
+	if err != nil && !errors.Is(err, workers.ErrNeedsMaster) {
 		return m.report(m.refused(s.Number, err))
 	}
 	began := time.Now()
@@ -203,6 +205,7 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	}
 	m.successor = successor
 	m.replaced.Store(true)
+	_ = m.socket.Close() // the successor answers now
 	m.o.logger.Info("replaced by a new master", "pid", pidOf(successor), "took", time.Since(began).Round(time.Millisecond).String())
 	return m.report(control.Verdict{OK: true, Generation: s.Number})
 }
@@ -217,7 +220,7 @@ func pidOf(p *os.Process) int {
 // stderrMark parts reason and stderr where a new master reports to the old one.
 const stderrMark = "\x00"
 
-// refused makes a verdict of why a generation does not serve.
+// refused makes a verdict of why a generation does not serve, and logs it.
 func (m *master) refused(n int, err error) control.Verdict {
 	v := control.Verdict{Generation: n, Reason: err.Error()}
 	var re *workers.RefusedError
@@ -225,15 +228,20 @@ func (m *master) refused(n int, err error) control.Verdict {
 	switch {
 	case errors.As(err, &re):
 		v.Reason, v.Stderr = re.Reason, re.Stderr
-		return v // the pool has told its subscribers
+		if !re.Probe {
+			return v // the pool has told its subscribers
+		}
 	case errors.As(err, &ue):
-		v.Reason = ue.Reason
 		v.Reason, v.Stderr, _ = strings.Cut(ue.Reason, stderrMark)
+		if v.Stderr == "" {
+			v.Stderr = ue.Stderr
+		}
 	}
+	m.log.event(workers.GenerationRefused{Generation: n, Reason: v.Reason, Stderr: v.Stderr})
 	return v
 }
 
-// report logs a verdict that no event of the pool tells, and keeps it.
+// report keeps the verdict of a deploy for the status.
 func (m *master) report(v control.Verdict) control.Verdict {
 	m.verdict.Store(&v)
 	return v

@@ -26,17 +26,26 @@ type life struct {
 	ready   chan struct{} // closed when the application says so
 	readyOK sync.Once
 
+	open      func() int // connections, now
+	graceOnce sync.Once
+	cutOnce   sync.Once
+	atCut     int // connections that were open when cut was closed
+
 	mu       sync.Mutex
 	begun    bool
 	deadline time.Time
+	grace    time.Duration // of a connection that becomes idle
+	graceAt  time.Time     // of those that were idle when the drain began
 	timers   []*time.Timer
 	hooks    []func(context.Context) error
 }
 
 type lifeKey struct{}
 
-func newLife() *life {
+// newLife is told how many connections are open, to count those that it cuts.
+func newLife(open func() int) *life {
 	l := &life{
+		open:     open,
 		draining: make(chan struct{}), graceUp: make(chan struct{}), cut: make(chan struct{}), ready: make(chan struct{}),
 	}
 	base := context.WithValue(context.Background(), lifeKey{}, l)
@@ -54,17 +63,26 @@ func lifeOf(ctx context.Context) *life {
 func (l *life) drain(o workers.DrainOrder) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	deadline := time.Now().Add(o.Timeout)
+	now := time.Now()
+	deadline := now.Add(o.Timeout)
 	if l.begun && !deadline.Before(l.deadline) {
 		return
 	}
-	l.deadline = deadline
+	grace := min(o.Grace, o.Timeout)
+	graceAt := now.Add(grace)
+	if l.begun { // no longer than it was
+		grace = min(grace, l.grace)
+		if l.graceAt.Before(graceAt) {
+			graceAt = l.graceAt
+		}
+	}
+	l.deadline, l.grace, l.graceAt = deadline, grace, graceAt
 	for _, t := range l.timers {
 		t.Stop()
 	}
 	l.timers = []*time.Timer{
-		time.AfterFunc(min(o.Grace, o.Timeout), closer(l.graceUp)),
-		time.AfterFunc(o.Timeout, closer(l.cut)),
+		time.AfterFunc(graceAt.Sub(now), func() { l.graceOnce.Do(func() { close(l.graceUp) }) }),
+		time.AfterFunc(o.Timeout, l.cutNow),
 	}
 	if !l.begun {
 		l.begun = true
@@ -73,16 +91,39 @@ func (l *life) drain(o workers.DrainOrder) {
 	}
 }
 
-// closer closes c once, however many timers ask for it.
-func closer(c chan struct{}) func() {
-	return func() {
-		defer func() { _ = recover() }() // closed already
-		close(c)
+// cutNow counts what it cuts before anybody can begin to close it.
+func (l *life) cutNow() {
+	l.cutOnce.Do(func() {
+		l.atCut = l.open()
+		close(l.cut)
+	})
+}
+
+// wereCut is how many connections the deadline found open. What closes them
+// then may be done with it before anybody has looked.
+func (l *life) wereCut() int {
+	select {
+	case <-l.cut:
+		return l.atCut
+	default:
+		return 0
 	}
 }
 
-// end runs the OnStop functions, last first, and ends the application's
-// context.
+// idleLimit is how long a connection may have been idle, once the grace is up.
+// One that had a request until then gets a grace of its own: its client was not
+// told to close. Before the deadline all idle ones go, rather than be cut.
+func (l *life) idleLimit(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.deadline.Sub(now) < 3*idleRecheck {
+		return idleRecheck
+	}
+	return max(l.grace, idleRecheck)
+}
+
+// end cuts what there may be, where there was no drain, ends the application's
+// context and runs the OnStop functions, last first.
 func (l *life) end(limit time.Duration) error {
 	l.mu.Lock()
 	for _, t := range l.timers {
@@ -90,6 +131,7 @@ func (l *life) end(limit time.Duration) error {
 	}
 	hooks := l.hooks
 	l.mu.Unlock()
+	l.cutNow()
 	l.endServ()
 	l.endBase()
 	if len(hooks) == 0 {

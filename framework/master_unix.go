@@ -49,6 +49,7 @@ type master struct {
 	next      int         // number of the next generation
 	env       environment // of the generation being started
 	times     stopTimes   // that it asks for
+	asked     int         // workers that it asks for
 	upgrades  int         // masters before this one
 	successor *os.Process
 	failure   error // why the first generation did not start
@@ -73,6 +74,9 @@ type stopTimes struct{ timeout, delay time.Duration }
 const upgradeMargin = 10 * time.Second
 
 func runMaster(o *options, _ serveFunc) (err error) {
+	logs, flush := asyncLogger(o.logger)
+	defer flush()
+	o.logger = logs
 	m := &master{
 		bound: map[*listener.Listener]bool{},
 		o:     o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
@@ -99,7 +103,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		m.binary, _ = workers.Pin(path) // for the status only
 	}
 	m.pool = workers.New(workers.Config{
-		Argv: os.Args, Dir: workingDir, Listeners: m.listeners, Workers: m.offer.Override, Logger: o.logger,
+		Argv: os.Args, Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
 		OnEvent: m.event, Options: m.workerOptions,
 	})
 	m.arbiter = newArbiter(m)
@@ -158,6 +162,12 @@ func (m *master) claim() error {
 	}
 	if err := m.claimListeners(); err != nil {
 		return err
+	}
+	for _, l := range m.listeners {
+		if !m.bound[l] {
+			continue // as before
+		}
+		m.o.logger.Info("listening", "listener", l.Name(), "address", l.Addr().String())
 	}
 	for _, f := range m.o.onListen {
 		for _, l := range m.listeners {

@@ -58,8 +58,8 @@ func (m *master) take(c masterSignals, quit <-chan struct{}) error {
 			}
 		}
 		m.arbiter.ask(request{want: w, scale: s, answer: func(v control.Verdict) {
-			if !v.OK {
-				m.log.refused(v)
+			if !v.OK && v.Generation == 0 { // else the deploy has been logged
+				m.o.logger.Warn(v.Action+" refused", "reason", v.Reason)
 			}
 		}})
 	}

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,12 +25,16 @@ func runSingle(o *options, serve serveFunc) error {
 	signal.Notify(term, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(term)
 
-	l := newLife()
+	open := &openConns{conns: map[*singleConn]struct{}{}, ended: make(chan struct{}, 1)}
+	defer open.closeAll()
+	l := newLife(open.count)
 	ls := newListeners()
-	open := &openConns{ended: make(chan struct{}, 1)}
 	accepting := newAccepting(len(o.Listeners))
 	var bound []*listener.Listener
 	defer func() {
+		for _, ln := range ls.All() {
+			_ = ln.Close()
+		}
 		for _, b := range bound {
 			_ = b.Close()
 		}
@@ -48,9 +49,10 @@ func runSingle(o *options, serve serveFunc) error {
 		if err != nil {
 			return fmt.Errorf("baton: %w", err)
 		}
-		ls.add(spec.Name, &singleListener{Listener: ln, open: open, first: accepting})
+		ls.add(spec.Name, newSingleListener(ln, open, accepting))
 	}
 	for _, b := range bound {
+		o.logger.Info("listening", "listener", b.Name(), "address", b.Addr().String())
 		for _, f := range o.onListen {
 			f(b.Name(), b.Addr())
 		}
@@ -91,21 +93,29 @@ func runSingle(o *options, serve serveFunc) error {
 			draining = true
 		}
 	}
+	o.logger.Info("stopping", "timeout", o.StopTimeout.String(), "delay", o.StopDelay.String())
+	timeout := o.StopTimeout - o.StopDelay
 	select {
 	case <-time.After(o.StopDelay):
-	case <-term:
+	case <-term: // a second one means it
+		timeout = 0
 	}
-	return drainSingle(o, l, ls, open, returned, term)
+	return drainSingle(o, l, ls, open, timeout, returned, term)
 }
 
-func drainSingle(o *options, l *life, ls Listeners, open *openConns, returned <-chan error, term <-chan os.Signal) error {
+func drainSingle(
+	o *options, l *life, ls Listeners, open *openConns, timeout time.Duration, returned <-chan error, term <-chan os.Signal,
+) error {
 	began := time.Now()
-	timeout := o.StopTimeout - o.StopDelay
+	if timeout > 0 && sweepSingle(ls, min(sweepTime, timeout), term) {
+		timeout = 0
+	}
+	timeout = max(timeout-time.Since(began), 0)
 	l.drain(workers.DrainOrder{Timeout: timeout, Grace: min(o.IdleGrace, timeout), Reason: "stop"})
 	for _, ln := range ls.All() {
 		_ = ln.Close()
 	}
-	for stopped, cut := false, false; !cut && !(stopped && open.n.Load() == 0); {
+	for stopped, over := false, false; !over && !(stopped && open.count() == 0); {
 		select {
 		case <-returned:
 			returned, stopped = nil, true
@@ -113,11 +123,14 @@ func drainSingle(o *options, l *life, ls Listeners, open *openConns, returned <-
 		case <-term:
 			l.drain(workers.DrainOrder{})
 		case <-l.cut:
-			cut = true
+			over = true
 		}
 	}
+	// Before the application's context ends: a handler that sees that end must
+	// not answer any more.
+	open.closeAll()
+	cut := l.wereCut()
 	log := o.logger.Info
-	cut := open.n.Load()
 	if cut > 0 {
 		log = o.logger.Warn
 	}
@@ -128,98 +141,25 @@ func drainSingle(o *options, l *life, ls Listeners, open *openConns, returned <-
 	return nil
 }
 
-// accepting tells when Accept has been called on every listener.
-type accepting struct {
-	left atomic.Int32
-	all  chan struct{}
-}
+// sweepTime bounds the sweep, for clients may come faster than they are taken.
+const sweepTime = 500 * time.Millisecond
 
-func newAccepting(n int) *accepting {
-	a := &accepting{all: make(chan struct{})}
-	a.left.Store(int32(n))
-	return a
-}
-
-// openConns counts the connections of a single process.
-type openConns struct {
-	n     atomic.Int64
-	ended chan struct{} // holds one
-}
-
-type singleListener struct {
-	net.Listener
-	open  *openConns
-	first *accepting
-	once  sync.Once
-	shut  atomic.Bool
-}
-
-func (l *singleListener) Accept() (net.Conn, error) {
-	l.once.Do(func() {
-		if l.first.left.Add(-1) == 0 {
-			close(l.first.all)
+// sweepSingle goes on accepting until the kernel's queues are empty: closing a
+// listener resets the connections that wait there. It says whether a signal cut
+// it short.
+func sweepSingle(ls Listeners, limit time.Duration, term <-chan os.Signal) (hurried bool) {
+	end, over := time.Now().Add(limit), time.After(limit)
+	for _, ln := range ls.All() {
+		ln.(*singleListener).sweep(end)
+	}
+	for _, ln := range ls.All() {
+		select {
+		case <-ln.(*singleListener).swept:
+		case <-over:
+			return false
+		case <-term:
+			return true
 		}
-	})
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
 	}
-	l.open.n.Add(1)
-	return &singleConn{Conn: c, open: l.open}, nil
-}
-
-func (l *singleListener) Close() error {
-	if l.shut.Swap(true) {
-		return nil // an http.Server closes its listener as well
-	}
-	return l.Listener.Close()
-}
-
-// singleConn counts itself out, and what was read from it.
-type singleConn struct {
-	net.Conn
-	open     *openConns
-	received atomic.Uint64
-	closed   atomic.Bool
-}
-
-func (c *singleConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.received.Add(uint64(max(n, 0)))
-	return n, err
-}
-
-func (c *singleConn) Received() uint64 { return c.received.Load() }
-
-// ReadFrom keeps sendfile.
-func (c *singleConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
-
-// SyscallConn gives access to the descriptor.
-func (c *singleConn) SyscallConn() (syscall.RawConn, error) {
-	sc, ok := c.Conn.(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	return sc.SyscallConn()
-}
-
-// CloseWrite ends our half of the connection.
-func (c *singleConn) CloseWrite() error {
-	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return cw.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
-
-func (c *singleConn) Close() error {
-	if c.closed.Swap(true) {
-		return net.ErrClosed
-	}
-	err := c.Conn.Close()
-	c.open.n.Add(-1)
-	select {
-	case c.open.ended <- struct{}{}:
-	default:
-	}
-	return err
+	return false
 }

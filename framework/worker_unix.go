@@ -29,7 +29,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	}
 	defer w.Close()
 
-	l := newLife()
+	l := newLife(w.Open)
 	ls := newListeners()
 	accepting := make(chan struct{})
 	for _, ln := range w.Listeners() {
@@ -88,6 +88,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 		}
 		break
 	}
+	w.Finish()
 	report := drainWorker(w, l, returned, term)
 	w.Drained(report)
 	if err := l.end(o.KillTimeout); err != nil {
@@ -106,7 +107,7 @@ func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan 
 	stopped := false
 	for {
 		if stopped && w.Open() == 0 {
-			return finished(0)
+			return finished(l.wereCut())
 		}
 		select {
 		case <-returned:
@@ -117,7 +118,7 @@ func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan 
 		case <-term:
 			l.drain(workers.DrainOrder{})
 		case <-l.cut:
-			return finished(w.Open())
+			return finished(l.wereCut())
 		}
 	}
 }

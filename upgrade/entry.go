@@ -22,6 +22,7 @@ func Close(entries []Entry) {
 // RefusedError says why an upgrade did not happen. The old process goes on.
 type RefusedError struct {
 	Reason string
+	Stderr string // the end of what the new process wrote, where that can be had
 	Err    error
 }
 

@@ -137,6 +137,7 @@ func (p *Predecessor) Prepared() ([]Entry, error) {
 // Accept takes over. After nil the predecessor acts on nothing any more, and
 // this process must; after an error it must end, for the predecessor goes on.
 func (p *Predecessor) Accept() error {
+	restore()
 	if err := send(p.c, time.Now().Add(stepTimeout), message{typ: msgReceived}); err != nil {
 		return fmt.Errorf("take over: %w", err)
 	}

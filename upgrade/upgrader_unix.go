@@ -46,6 +46,7 @@ func init() {
 		}
 	}
 	flipped = true
+	redirect()
 	syscall.CloseOnExec(flipReady)
 	syscall.CloseOnExec(flipParent)
 }
@@ -134,9 +135,19 @@ func (u *Upgrader) Upgrade(ctx context.Context, h Handover) (successor *os.Proce
 	if err := send(c, time.Now().Add(stepTimeout), message{typ: msgOffer, payload: h.Offer}); err != nil {
 		return nil, &RefusedError{Reason: err.Error(), Err: err}
 	}
+	written, err := newCapture()
+	if err != nil {
+		return nil, &RefusedError{Reason: err.Error(), Err: err}
+	}
 	flip := make(chan error, 1)
 	go func() { flip <- u.flip.Upgrade() }()
-	return (&handing{c: c, flip: flip, h: h}).run(ctx)
+	successor, err = (&handing{c: c, flip: flip, h: h}).run(ctx)
+	tail := written.close()
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		refused.Stderr = tail
+	}
+	return successor, err
 }
 
 // handing is one upgrade, seen from the old process.
@@ -147,10 +158,11 @@ type handing struct {
 }
 
 func (u *handing) run(ctx context.Context) (*os.Process, error) {
-	said := make(chan message)
+	said := make(chan message) // closed at the end of the socket
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
+		defer close(said)
 		for {
 			m, err := recv(u.c)
 			if err != nil {
@@ -168,6 +180,7 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 	reason := ""
 	var successor *os.Process
 	var late <-chan time.Time
+	hears := said
 	for frozen := false; ; {
 		select {
 		case err := <-u.flip:
@@ -181,12 +194,23 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 			if frozen {
 				u.h.Thaw()
 			}
+			// It may have said why, and died faster than that was read.
+			_ = u.c.CloseRead()
+			for m := range said {
+				if m.typ == msgFailed {
+					reason = string(m.payload)
+				}
+			}
 			if reason == "" {
 				reason = err.Error()
 			}
 			return nil, &RefusedError{Reason: reason, Err: err}
 
-		case m := <-said:
+		case m, ok := <-hears:
+			if !ok {
+				hears = nil // its exit says the rest
+				continue
+			}
 			switch m.typ {
 			case msgFailed:
 				reason = string(m.payload)

@@ -106,7 +106,7 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		if err != nil {
 			return err
 		}
-		p.post(func() { c.report = &DrainReport{Finished: max(r.Finished, 0), Cut: max(r.Cut, 0)} })
+		p.post(func() { c.report = &DrainReport{Finished: counted(r.Finished), Cut: counted(r.Cut)} })
 	default:
 		return errProtocol
 	}
@@ -127,8 +127,9 @@ func (p *Pool) died(c *child, status string) {
 		return
 	}
 	_ = c.conn.Shutdown()
+	readerDone := c.readerDone // a thaw makes a new one
 	go func() {
-		<-c.readerDone
+		<-readerDone
 		if c.out != nil {
 			select {
 			case <-c.out.done:

@@ -3,8 +3,10 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -202,8 +204,8 @@ func (w *window) sendBatch(now time.Time) {
 		} else {
 			w.gone = true // its exit is noticed elsewhere
 		}
-		// Back to the head of the queue, in order.
-		d.queue = slices.Insert(d.queue, 0, w.batch...)
+		d.queue = append(d.queue, w.batch...)
+		d.oldestFirst()
 		w.batch = w.batch[:0]
 		return
 	}
@@ -279,25 +281,48 @@ func (d *dispatcher) nack(w *window, payload []byte) error {
 	if err != nil {
 		return err
 	}
+	var removed []int
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	w.block(time.Now())
 	for i := range n {
 		h, ok := w.remove(idAt(payload, i))
 		if !ok {
-			return errProtocol
+			err = errProtocol
+			break
 		}
-		d.requeue(h)
+		if !d.requeue(h) {
+			removed = append(removed, h.fd)
+		}
 	}
+	d.oldestFirst()
 	d.flush()
-	return nil
+	d.mu.Unlock()
+	closeForeign(removed)
+	return err
 }
 
-func (d *dispatcher) requeue(h held) {
+// noListener is the listener of connections that an earlier master accepted
+// from one which this master does not have. Who holds them may keep them;
+// nobody else can be given them.
+const noListener = math.MaxUint16
+
+// requeue puts h back into the queue. False: it is refused, and the caller
+// closes it once the lock is free.
+func (d *dispatcher) requeue(h held) bool {
+	if h.listener == noListener {
+		h.ledger.refuse(refusedListener)
+		return false
+	}
 	h.ledger.redispatched++
 	h.ledger.accepted++
 	h.sent = time.Time{}
 	d.queue = append(d.queue, h)
+	return true
+}
+
+// oldestFirst orders the queue by age: what comes back has waited longest.
+func (d *dispatcher) oldestFirst() {
+	slices.SortFunc(d.queue, func(a, b held) int { return cmp.Compare(a.id, b.id) })
 }
 
 func (w *window) remove(id uint64) (held, bool) {
@@ -315,7 +340,7 @@ func (w *window) remove(id uint64) (held, bool) {
 // connections died with it.
 func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
 	d.mu.Lock()
-	var touched []int
+	var refused []int
 	w.gone = true
 	w.ledger.cut += uint64(cut)
 	for _, h := range w.unacked {
@@ -323,16 +348,20 @@ func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
 			// It read before it acknowledged. Whoever got this connection now
 			// would see half a request.
 			h.ledger.refuse(refusedTouched)
-			touched = append(touched, h.fd)
+			refused = append(refused, h.fd)
 			continue
 		}
-		d.requeue(h)
+		if !d.requeue(h) {
+			refused = append(refused, h.fd)
+			continue
+		}
 		requeued++
 	}
 	w.unacked = nil
+	d.oldestFirst()
 	d.flush()
 	d.mu.Unlock()
-	closeForeign(touched)
+	closeForeign(refused)
 	return requeued
 }
 

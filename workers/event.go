@@ -43,6 +43,14 @@ type WorkerDraining struct {
 	Reason string
 }
 
+// WorkerMisbehaved: the worker sent what no worker sends. It finishes what it
+// has and is replaced.
+type WorkerMisbehaved struct {
+	Worker ID
+	PID    int
+	Reason string
+}
+
 // WorkerStalled: the worker has not answered for a second and is passed over
 // until it does.
 type WorkerStalled struct {
@@ -70,6 +78,7 @@ type WorkerExited struct {
 	PID      int
 	Status   string        // "exit status 1", "signal: killed", or "unknown" for an adopted worker
 	Expected bool          // the master had asked for it
+	Starting bool          // its generation did not serve yet; GenerationRefused says more
 	Cut      int           // connections that were open in it
 	Requeued int           // connections it never acknowledged, given to others
 	Output   string        // the end of its crash trace or stderr, if it has one
@@ -116,6 +125,7 @@ func (WorkerForked) event()      {}
 func (WorkerReady) event()       {}
 func (WorkerDraining) event()    {}
 func (WorkerStalled) event()     {}
+func (WorkerMisbehaved) event()  {}
 func (WorkerResumed) event()     {}
 func (WorkerKilled) event()      {}
 func (WorkerExited) event()      {}

@@ -3,6 +3,7 @@
 package workers
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -43,6 +44,7 @@ type RefusedError struct {
 	Generation int
 	Reason     string
 	Stderr     string // the end of what the failed worker wrote
+	Probe      bool   // it was not to serve anyway
 	Err        error  // the cause, if there is one to match
 }
 
@@ -116,7 +118,7 @@ func (p *Pool) spawn(g *generation, n int, replaces *child) {
 			p.d.hold(true)
 		}
 		err := p.reserve.with(func() (err error) {
-			st, err = start(b, id, p.cfg.Argv, env, p.cfg.Dir)
+			st, err = start(b, id, p.cfg, env)
 			return err
 		})
 		if hold {
@@ -186,7 +188,8 @@ func (p *Pool) discard(g *generation, why *RefusedError) {
 	move(&g.state, GenerationIsDiscarded, generationMoves)
 	p.refused = why
 	g.timer.Stop()
-	if !g.probe {
+	why.Probe = g.probe
+	if !g.probe && !errors.Is(why.Err, ErrNeedsMaster) {
 		p.emit(GenerationRefused{Generation: g.number, Reason: why.Reason, Stderr: why.Stderr})
 	}
 	for _, c := range g.children {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/baton-go/baton/workers/ipc"
 )
 
@@ -152,7 +154,11 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		for _, h := range hs {
 			fd, derr := dupFD(h.fd)
 			add(fd, derr)
-			out = append(out, heldRecord{ID: h.id, Listener: p.acceptors[h.listener].key, Generation: h.ledger.generation})
+			r := heldRecord{ID: h.id, Generation: h.ledger.generation}
+			if h.listener != noListener {
+				r.Listener = p.acceptors[h.listener].key
+			}
+			out = append(out, r)
 		}
 		return out
 	}
@@ -283,31 +289,41 @@ func (p *Pool) adopt(in *Inheritance) error {
 		index[a.key] = i
 	}
 	ledgers := map[int]*ledger{}
+	serving := newLedger(0)
 	for _, g := range in.state.Generations {
 		ledgers[g.Number] = newLedger(g.Number)
 		ledgers[g.Number].restore(g.Ledger)
+		if g.State == GenerationIsServing {
+			serving = ledgers[g.Number]
+		}
 	}
-	var removed []int
 	hold := func(hs []heldRecord) (out []held) {
 		for _, s := range hs {
 			fd, err := takeFD(next())
 			if err != nil {
 				continue
 			}
-			l := ledgers[s.Generation]
-			i, ok := index[s.Listener]
-			if l == nil || !ok {
-				if l != nil {
-					l.refuse(refusedListener)
-				}
-				removed = append(removed, fd)
-				continue
+			h := held{id: s.ID, fd: fd, listener: noListener, ledger: ledgers[s.Generation], sent: time.Now()}
+			if i, ok := index[s.Listener]; ok {
+				h.listener = uint16(i)
 			}
-			out = append(out, held{id: s.ID, fd: fd, listener: uint16(i), ledger: l, sent: time.Now()})
+			if h.ledger == nil {
+				// The generation that it was accepted for is gone already.
+				h.ledger = serving
+				serving.accepted++
+			}
+			out = append(out, h)
 		}
 		return out
 	}
-	queue := hold(in.state.Queue)
+	var removed []int
+	queue := slices.DeleteFunc(hold(in.state.Queue), func(h held) bool {
+		if h.listener == noListener {
+			h.ledger.refuse(refusedListener)
+			removed = append(removed, h.fd)
+		}
+		return h.listener == noListener
+	})
 	var first error
 	var adopted []*generation
 	for _, gs := range in.state.Generations {
@@ -322,7 +338,12 @@ func (p *Pool) adopt(in *Inheritance) error {
 			page, crash := next(), next()
 			unacked := hold(ws.Unacked)
 			if cerr != nil || perr != nil {
+				// It is left to itself, with what it holds.
 				first = fmt.Errorf("adopt worker %d.%d: %w", gs.Number, ws.Slot, firstOf(cerr, perr))
+				(&started{proc: proc, conn: conn, page: page, crash: crash}).close()
+				for _, h := range unacked {
+					unix.Close(h.fd)
+				}
 				continue
 			}
 			c := &child{

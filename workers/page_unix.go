@@ -20,7 +20,7 @@ const pageSize = 64
 const (
 	pageOpen   = 0 // connections open now
 	pageTotal  = 8 // connections taken since the start
-	maxCounted = 1 << 40
+	maxCounted = 1<<31 - 1
 )
 
 // counters is the worker's side: the page mapped and written by atomics.
@@ -61,5 +61,8 @@ func readCounters(f *os.File) (open, total int64) {
 	}
 	open = int64(binary.NativeEndian.Uint64(b[pageOpen:]))
 	total = int64(binary.NativeEndian.Uint64(b[pageTotal:]))
-	return min(max(open, 0), maxCounted), min(max(total, 0), maxCounted)
+	return counted(open), counted(total)
 }
+
+// counted makes a number of a worker's one that can be.
+func counted[N int | int64](n N) N { return min(max(n, 0), maxCounted) }

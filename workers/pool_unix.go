@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"os"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -21,10 +21,10 @@ import (
 type Config struct {
 	Argv      []string             // of the workers; Argv[0] as the master was started
 	Dir       string               // their working directory
+	Stderr    *os.File             // theirs once they are ready; nil: os.Stderr
 	Listeners []*listener.Listener // owned by the caller, accepted on by the pool
 	Workers   int                  // as an operator has set them for an earlier pool; 0: as the release says
 	Policy    dispatch.Policy      // nil: round-robin
-	Logger    *slog.Logger         // nil: slog.Default
 	OnEvent   func(Event)          // may be nil
 
 	// Options reads the Intro of a generation's first worker: it returns the
@@ -37,7 +37,6 @@ type Config struct {
 // one goroutine, Run; methods hand it closures and wait.
 type Pool struct {
 	cfg       Config
-	log       *slog.Logger
 	d         *dispatcher
 	reserve   *reserve
 	listeners []ListenerInfo
@@ -74,14 +73,14 @@ func New(cfg Config) *Pool {
 	if cfg.Policy == nil {
 		cfg.Policy = dispatch.RoundRobin()
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
 	p := &Pool{
-		cfg: cfg, log: cfg.Logger, d: newDispatcher(cfg.Policy), reserve: newReserve(),
+		cfg: cfg, d: newDispatcher(cfg.Policy), reserve: newReserve(),
 		posts: make(chan func(), 256), ended: make(chan struct{}), events: newEmitter(cfg.OnEvent), override: cfg.Workers,
 	}
 	p.d.accepted = make([]uint64, len(cfg.Listeners))
+	if cfg.Stderr == nil {
+		cfg.Stderr = os.Stderr
+	}
 	specs := make([]listener.Spec, len(cfg.Listeners))
 	for i, l := range cfg.Listeners {
 		specs[i] = l.Spec()
@@ -398,13 +397,17 @@ func (p *Pool) Prepared(number int) (ready bool) {
 // A second call may shorten the time.
 func (p *Pool) Stop(timeout time.Duration, reason string) {
 	p.post(func() {
-		p.stopping = true
-		for _, g := range slices.Clone(p.generations) {
-			if g.state == GenerationStarting || g.state == GenerationIsReady {
-				p.discard(g, &RefusedError{Generation: g.number, Reason: "the service stops", Err: ErrStopped})
-				continue
-			}
-			p.drain(g, timeout, reason)
-		}
+		p.stop(timeout, reason)
 	})
+}
+
+func (p *Pool) stop(timeout time.Duration, reason string) {
+	p.stopping = true
+	for _, g := range slices.Clone(p.generations) {
+		if g.state == GenerationStarting || g.state == GenerationIsReady {
+			p.discard(g, &RefusedError{Generation: g.number, Reason: "the service stops", Err: ErrStopped})
+			continue
+		}
+		p.drain(g, timeout, reason)
+	}
 }

@@ -80,8 +80,11 @@ type DrainReport struct {
 
 var errProtocol = errors.New("protocol error")
 
-// ErrNewerProtocol: the new binary needs a master of its own release.
-var ErrNewerProtocol = fmt.Errorf("it speaks a newer protocol than %d, the master's", ProtocolVersion)
+// ErrNeedsMaster: a release cannot be served by this master, but by one of its
+// own binary. Config.Options returns it; a generation refused for it is no event.
+var ErrNeedsMaster = errors.New("that takes a new master")
+
+var errNewerProtocol = fmt.Errorf("it speaks a newer protocol than %d: %w", ProtocolVersion, ErrNeedsMaster)
 
 // connEntrySize is one connection in msgConn: id, listener.
 const connEntrySize = 10

@@ -13,8 +13,9 @@ const reservedFiles = 12
 // reserve holds descriptors back, so that a master at its limit can still
 // start the worker that will relieve it.
 type reserve struct {
-	mu    sync.Mutex // one worker is started at a time
-	files []*os.File
+	mu     sync.Mutex // one worker is started at a time
+	files  []*os.File
+	closed bool
 }
 
 func newReserve() *reserve {
@@ -24,7 +25,7 @@ func newReserve() *reserve {
 }
 
 func (r *reserve) fill() {
-	for len(r.files) < reservedFiles {
+	for len(r.files) < reservedFiles && !r.closed {
 		f, err := os.Open(os.DevNull)
 		if err != nil {
 			return // at the limit: what there is has to do
@@ -52,4 +53,5 @@ func (r *reserve) close() {
 		file.Close()
 	}
 	r.files = nil
+	r.closed = true
 }

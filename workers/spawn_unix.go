@@ -37,8 +37,13 @@ type marker struct {
 	Argv0      string `json:"argv0"`
 }
 
-// foreignEnv are variables that speak to the master alone.
-var foreignEnv = []string{"NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=", "LISTEN_", "TABLEFLIP_", "_BATON_"}
+// foreignEnv are variables that speak to the master alone. Those of systemd are
+// named in full: a LISTEN_ADDR is the application's.
+var foreignEnv = []string{
+	"NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=",
+	"LISTEN_PID=", "LISTEN_PIDFDID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+	"TABLEFLIP_", "_BATON_",
+}
 
 func workerEnv(env []string, m marker) []string {
 	out := make([]string, 0, len(env)+1)
@@ -75,7 +80,7 @@ type started struct {
 
 // start runs b as worker id, in a process group of its own so that a Ctrl-C
 // reaches the master only.
-func start(b *Binary, id ID, argv, env []string, dir string) (s *started, err error) {
+func start(b *Binary, id ID, cfg Config, env []string) (s *started, err error) {
 	s = &started{nonce: rand.Text()}
 	var opened []*os.File // the worker's ends
 	defer func() {
@@ -111,14 +116,14 @@ func start(b *Binary, id ID, argv, env []string, dir string) (s *started, err er
 	}
 	opened = append(opened, null)
 
-	m := marker{Nonce: s.nonce, Generation: id.Generation, Slot: id.Slot, Argv0: argv[0]}
-	title := fmt.Sprintf("%s: worker %s", filepath.Base(argv[0]), id)
-	s.proc, err = startProcess(b.execPath(), append([]string{title}, argv[1:]...), &syscall.ProcAttr{
-		Dir: dir,
+	m := marker{Nonce: s.nonce, Generation: id.Generation, Slot: id.Slot, Argv0: cfg.Argv[0]}
+	title := fmt.Sprintf("%s: worker %s", filepath.Base(cfg.Argv[0]), id)
+	s.proc, err = startProcess(b.execPath(), append([]string{title}, cfg.Argv[1:]...), &syscall.ProcAttr{
+		Dir: cfg.Dir,
 		Env: workerEnv(env, m),
 		Files: []uintptr{
 			null.Fd(), os.Stdout.Fd(), errW.Fd(),
-			remote.Fd(), s.page.Fd(), os.Stderr.Fd(), s.crash.Fd(),
+			remote.Fd(), s.page.Fd(), cfg.Stderr.Fd(), s.crash.Fd(),
 		},
 		Sys: &syscall.SysProcAttr{Setpgid: true},
 	})

@@ -25,7 +25,7 @@ func (p *Pool) introduced(c *child, in Intro) {
 	}
 	var o Options
 	var env []string
-	err := ErrNewerProtocol
+	err := errNewerProtocol
 	if in.Version <= ProtocolVersion {
 		o, env, err = p.cfg.Options(in)
 	}
@@ -44,9 +44,6 @@ func (p *Pool) introduced(c *child, in Intro) {
 	g.wanted = o.Workers
 	if p.override > 0 {
 		g.wanted = p.override
-		if p.override != o.Workers {
-			p.log.Info(fmt.Sprintf("workers=%d as scaled, the release says %d", p.override, o.Workers), "generation", g.number)
-		}
 	}
 	g.timer.Reset(o.ReadyTimeout - time.Since(g.born))
 	c.setTimer(o.ReadyTimeout-time.Since(c.born), p, func() { p.unready(c, o.ReadyTimeout) })
@@ -133,7 +130,7 @@ func (p *Pool) misbehaved(c *child, err error) {
 		return
 	}
 	if c.state <= WorkerServing && !c.expected {
-		p.log.Error("worker breaks the protocol, it is replaced", "worker", c.id.String(), "pid", c.proc.pid, "reason", err.Error())
+		p.emit(WorkerMisbehaved{Worker: c.id, PID: c.proc.pid, Reason: err.Error()})
 		p.leaving(c, "broke the protocol")
 	}
 }
@@ -177,8 +174,15 @@ func (p *Pool) disconnected(c *child) {
 
 // exited: the worker is dead and all it said has been read.
 func (p *Pool) exited(c *child, status string) {
+	if p.frozen {
+		// The freeze may have stopped the reader before the end, and what it
+		// has not read may be acknowledgements: died begins again.
+		p.deferred = append(p.deferred, func() { p.died(c, status) })
+		return
+	}
 	g := c.gen
 	was := c.state
+	young := g.state == GenerationStarting || g.state == GenerationIsReady
 	c.state = WorkerIsGone // from any state
 	if c.timer != nil {
 		c.timer.Stop()
@@ -208,7 +212,7 @@ func (p *Pool) exited(c *child, status string) {
 		s.lastExit += " (" + c.reason + ")"
 	}
 	switch {
-	case (g.state == GenerationStarting || g.state == GenerationIsReady) && !c.expected:
+	case young && !c.expected:
 		reason := c.reason
 		if reason == "" {
 			reason = fmt.Sprintf("worker %s: %s before it was ready", c.id, status)
@@ -229,7 +233,7 @@ func (p *Pool) exited(c *child, status string) {
 		p.spawn(g, c.id.Slot, nil) // left on request, and nobody took its place yet
 	}
 	p.emit(WorkerExited{
-		Worker: c.id, PID: c.proc.pid, Status: status, Expected: c.expected, Cut: cut,
+		Worker: c.id, PID: c.proc.pid, Status: status, Expected: c.expected, Starting: young, Cut: cut,
 		Requeued: requeued, Output: output, Respawn: respawn,
 	})
 	p.settle(g)
@@ -311,9 +315,6 @@ func (p *Pool) giveUp(now time.Time) {
 	}
 	if limit := p.serving.options.GiveUpAfter; limit > 0 && now.Sub(p.unserved) >= limit {
 		p.failure = fmt.Errorf("%w for %v", ErrGaveUp, limit)
-		p.stopping = true
-		for _, g := range slices.Clone(p.generations) {
-			p.drain(g, g.options.KillTimeout, "giving up")
-		}
+		p.stop(p.serving.options.KillTimeout, "giving up")
 	}
 }

@@ -166,6 +166,16 @@ func (w *Worker) Leave() error { return w.conn.Send(msgLeave, nil, nil) }
 // Drain delivers the master's order to finish. A later one replaces it.
 func (w *Worker) Drain() <-chan DrainOrder { return w.drain }
 
+// Finish makes Accept fail once all that the master has sent is accepted. It is
+// called when the drain has begun, and never before: a server would take the
+// end of its listener for a failure, and close its connections. The master
+// sends no connection after its order.
+func (w *Worker) Finish() {
+	for _, l := range w.listeners {
+		l.end()
+	}
+}
+
 // Orphaned is closed when the master is gone.
 func (w *Worker) Orphaned() <-chan struct{} { return w.orphaned }
 
@@ -200,9 +210,6 @@ func (w *Worker) receive() {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 				fmt.Fprintf(os.Stderr, "baton: worker %s: %v\n", w.id, err)
 			}
-			for _, l := range w.listeners {
-				l.end()
-			}
 			return
 		}
 		switch f.Type {
@@ -217,10 +224,6 @@ func (w *Worker) receive() {
 			w.mu.Unlock()
 		case msgDrain:
 			if o, err := decode[DrainOrder](f.Payload); err == nil {
-				// All connections were sent before this message.
-				for _, l := range w.listeners {
-					l.end()
-				}
 				select {
 				case <-w.drain: // not picked up yet: the newer one counts
 				default:

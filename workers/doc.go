@@ -1,0 +1,58 @@
+// Package workers supervises worker processes and hands connections to them.
+// A [Pool] is the master's side, a [Worker] with its [Listener] values is the
+// worker's. What a connection is used for, this package does not know.
+//
+// # How a connection walks
+//
+//	kernel's queue
+//	   │  acceptor: room is reserved first, and only then is it accepted
+//	   ▼
+//	dispatcher's queue
+//	   │  a policy picks a worker whose window has room; a send never blocks
+//	   ▼
+//	window of a worker              both processes hold the connection
+//	   │  Listener.Accept acknowledges, before a byte has been read
+//	   ▼
+//	worker's own                    the master closes its copy
+//
+// A connection has one owner. Until the acknowledgement has been read that is
+// the master. A worker that has no room sends the connection back; when one
+// dies, everything it still said is read, and what it never acknowledged goes
+// to others, oldest first, unless the kernel shows that somebody has read from
+// it. Where nobody has room, connections stay in the kernel's queue. A ledger
+// for each generation counts what became of them, and its sum is checked.
+//
+// # How a worker lives
+//
+//	starting → ready → serving → draining → exited
+//	    └────────┴────────┴─────────┴──→ killed ─┘
+//
+// It is started from an open file of its binary, introduces itself with what
+// it was built and configured for, is welcomed, and says that it is ready. A
+// worker is drained when its generation is replaced, when fewer are wanted, or
+// when it asks to leave or breaks the protocol. It is killed when it misses a
+// deadline or does not answer for long. Death is what the process descriptor
+// says, never the end of a socket. A worker that dies unasked is replaced: the
+// first time at once, then after a delay that doubles up to ten seconds and is
+// forgotten again with time.
+//
+// # How a generation lives
+//
+//	starting → ready → serving → draining → gone
+//	    └────────┴──→ discarded ─────────────┘
+//
+// A generation is one binary, one environment and N workers of it. Its first
+// worker tells which options its release asks for; the rest are started by
+// them. When all are ready it may be committed, and connections go to it from
+// one moment to the next, while the one before drains. If any of them fails
+// before, the generation is discarded with the reason, and whoever served goes
+// on. [Pool.Freeze] and [Pool.Handover] describe a living pool to the master
+// that comes next, and [Pool.Adopt] takes it up there.
+//
+// Both state machines are tables; a move that is not listed panics.
+//
+// # Compatibility
+//
+// The package can be used alone, but serves the framework first: it promises
+// no compatibility before v1.
+package workers
