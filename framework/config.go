@@ -126,11 +126,13 @@ func resolve(opts []Option, env environment) (*options, error) {
 	}
 
 	envFileVar.apply(o, env)
-	merged, problems := readEnvFile(o.EnvFile, env)
-	for _, p := range problems {
-		o.problem("%s: %s", o.source("EnvFile", strconv.Quote(o.EnvFile)), p)
-	}
-	o.env = merged
+	if mark == nil {
+		merged, problems := readEnvFile(o.EnvFile, env)
+		for _, p := range problems {
+			o.problem("%s: %s", o.source("EnvFile", strconv.Quote(o.EnvFile)), p)
+		}
+		o.env = merged
+	} // A worker has it from its master, as it was when its generation began.
 	for _, v := range variables {
 		v.apply(o, o.env)
 	}

@@ -92,6 +92,7 @@ type arbiter struct {
 	asked  []request          // whom the result answers
 	later  map[want][]request // remembered: reload, upgrade
 	end    *request           // a stop that waits for what it aborted
+	handed bool               // there is a new master; read by others once ended is closed
 }
 
 func newArbiter(j jobs) *arbiter {
@@ -106,7 +107,15 @@ func (a *arbiter) ask(r request) {
 	select {
 	case a.requests <- r:
 	case <-a.ended:
-		r.answer(control.Verdict{Action: r.want.String(), Reason: "the service has stopped"})
+		v := control.Verdict{Action: r.want.String(), Reason: "the service has stopped"}
+		switch {
+		case a.handed && r.want == wantScale:
+			v.Reason = "there is a new master"
+		case a.handed:
+			a.jobs.passOn(r.want)
+			v.OK, v.Reason = true, passedOn
+		}
+		r.answer(v)
 	}
 }
 
@@ -254,10 +263,10 @@ func (a *arbiter) answer(v control.Verdict) {
 // passOn gives the new master what was asked for during its start. It goes by
 // the file that was on disk when it started: who asked later means a later one.
 func (a *arbiter) passOn() {
-	const reason = "passed on to the new master"
+	a.handed = true
 	if a.end != nil {
 		a.jobs.passOn(a.end.want)
-		a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Reason: reason})
+		a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Reason: passedOn})
 		a.end = nil
 		a.refuseAll("the service stops")
 		return
@@ -270,7 +279,7 @@ func (a *arbiter) passOn() {
 	}
 	for _, rs := range a.later {
 		for _, r := range rs {
-			r.answer(control.Verdict{OK: true, Action: r.want.String(), Reason: reason})
+			r.answer(control.Verdict{OK: true, Action: r.want.String(), Reason: passedOn})
 		}
 	}
 	clear(a.later)
@@ -292,6 +301,8 @@ func (a *arbiter) refuseAll(reason string) {
 		a.end = nil
 	}
 }
+
+const passedOn = "passed on to the new master"
 
 var (
 	errQuit     = fmt.Errorf("the master ends")

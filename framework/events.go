@@ -31,6 +31,8 @@ func (l logger) event(e workers.Event) {
 		l.Error(fmt.Sprintf("generation %d refused", e.Generation), args...)
 	case workers.WorkerForked:
 		l.Debug("worker forked", "worker", e.Worker.String(), "pid", e.PID, "restart", e.Restart)
+	case workers.WorkerUnstarted:
+		l.Error("worker not started", "worker", e.Worker.String(), "reason", e.Reason, "respawn", round(e.Respawn))
 	case workers.WorkerReady:
 		l.Debug("worker ready", "worker", e.Worker.String(), "pid", e.PID, "took", round(e.Took))
 	case workers.WorkerDraining:

@@ -28,6 +28,7 @@ const ownerWorkers = "workers"
 type offer struct {
 	Generation int             `json:"generation"` // the number of its first one
 	RuntimeDir string          `json:"runtime_dir"`
+	MadeDir    bool            `json:"made_dir"` // it was made by us
 	Listeners  []listener.Spec `json:"listeners"`
 	Upgrades   int             `json:"upgrades"`
 	PIDFile    string          `json:"pid_file"`
@@ -53,7 +54,7 @@ func (m *master) readOffer() error {
 
 func (m *master) makeOffer() []byte {
 	data, err := json.Marshal(offer{
-		Generation: m.next, RuntimeDir: m.dir.Path(), Listeners: m.o.Listeners,
+		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), Listeners: m.o.Listeners,
 		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(),
 	})
 	if err != nil {
@@ -135,6 +136,9 @@ func (m *master) cleanUpAfter(pid int) {
 	}
 	if old := m.offer.RuntimeDir; old != m.dir.Path() {
 		if dir, err := rundir.Open(old); err == nil {
+			if m.offer.MadeDir {
+				dir.Inherit()
+			}
 			_ = dir.Remove()
 		}
 	}

@@ -168,6 +168,7 @@ func (m *master) serves() {
 }
 
 func (m *master) reload(ctx context.Context) control.Verdict {
+	began := time.Now()
 	n, err := m.prepare(ctx)
 	if err == nil {
 		err = m.commit(n)
@@ -178,36 +179,43 @@ func (m *master) reload(ctx context.Context) control.Verdict {
 		return control.Verdict{Action: control.ActionUpgrade, Reason: err.Error()}
 	}
 	if err != nil {
-		return m.report(m.refused(n, err))
+		return m.report(control.ActionReload, began, m.refused(n, err))
 	}
-	return m.report(control.Verdict{OK: true, Generation: n})
+	return m.report(control.ActionReload, began, control.Verdict{OK: true, Generation: n})
 }
 
 func (m *master) upgrade(ctx context.Context) control.Verdict {
 	// First a worker of the new binary, which is heard and ended: one that
 	// cannot start is refused with all it wrote, and cheaply.
+	began := time.Now()
+	if m.pred != nil {
+		// It may still be answering somebody, and tableflip refuses until then.
+		gone, cancel := context.WithTimeout(ctx, upgradeMargin)
+		_ = m.pred.Gone(gone)
+		cancel()
+	}
 	s, err := m.spec()
 	if err != nil {
-		return m.report(m.refused(m.next, err))
+		return m.report(control.ActionUpgrade, began, m.refused(m.next, err))
 	}
 	s.Probe = true
 	err = m.pool.Prepare(ctx, s)
 	if err != nil && !errors.Is(err, workers.ErrNeedsMaster) {
-		return m.report(m.refused(s.Number, err))
+		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
 	}
-	began := time.Now()
+	forked := time.Now()
 	successor, err := m.up.Upgrade(ctx, upgrade.Handover{
 		Offer: m.makeOffer(), Freeze: m.freeze, Thaw: m.pool.Thaw,
 	})
 	if err != nil {
 		m.next++ // the candidate has used the number
-		return m.report(m.refused(s.Number, err))
+		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
 	}
 	m.successor = successor
 	m.replaced.Store(true)
 	_ = m.socket.Close() // the successor answers now
-	m.o.logger.Info("replaced by a new master", "pid", pidOf(successor), "took", time.Since(began).Round(time.Millisecond).String())
-	return m.report(control.Verdict{OK: true, Generation: s.Number})
+	m.o.logger.Info("replaced by a new master", "pid", pidOf(successor), "took", time.Since(forked).Round(time.Millisecond).String())
+	return m.report(control.ActionUpgrade, began, control.Verdict{OK: true, Generation: s.Number})
 }
 
 func pidOf(p *os.Process) int {
@@ -242,8 +250,10 @@ func (m *master) refused(n int, err error) control.Verdict {
 }
 
 // report keeps the verdict of a deploy for the status.
-func (m *master) report(v control.Verdict) control.Verdict {
-	m.verdict.Store(&v)
+func (m *master) report(action string, began time.Time, v control.Verdict) control.Verdict {
+	kept := v
+	kept.Action, kept.TookMS = action, time.Since(began).Milliseconds()
+	m.verdict.Store(&kept)
 	return v
 }
 
@@ -295,8 +305,14 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	select {
 	case <-time.After(delay):
 	case <-m.hurried:
-		cancel()
 	}
+	go func() {
+		select {
+		case <-m.hurried:
+			cancel() // the sweep may be waiting for room
+		case <-ctx.Done():
+		}
+	}()
 	m.pool.Sweep(ctx)
 	for _, l := range m.listeners {
 		_ = l.Close()
@@ -311,9 +327,6 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 
 // passOn gives a wish that came too late for this master to the next one.
 func (m *master) passOn(w want) {
-	if m.successor == nil {
-		return
-	}
 	sig := syscall.SIGTERM
 	switch w {
 	case wantReload:
@@ -321,5 +334,12 @@ func (m *master) passOn(w want) {
 	case wantUpgrade:
 		sig = syscall.SIGUSR2
 	}
-	_ = m.successor.Signal(sig)
+	m.relay(sig)
+}
+
+// relay signals the new master.
+func (m *master) relay(sig os.Signal) {
+	if m.successor != nil {
+		_ = m.successor.Signal(sig)
+	}
 }

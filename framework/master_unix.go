@@ -73,6 +73,10 @@ type stopTimes struct{ timeout, delay time.Duration }
 // have to be ready.
 const upgradeMargin = 10 * time.Second
 
+// cancelMargin is what a new master that is not wanted any more gets beyond the
+// time that its workers have to leave.
+const cancelMargin = 2 * time.Second
+
 func runMaster(o *options, _ serveFunc) (err error) {
 	logs, flush := asyncLogger(o.logger)
 	defer flush()
@@ -86,8 +90,14 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		o.logger.Info(line)
 	}
 	signals := catchMasterSignals()
-	defer signals.stop()
-	if m.up, err = upgrade.New(upgrade.Options{Timeout: o.ReadyTimeout + upgradeMargin}); err != nil {
+	defer func() {
+		if !m.replaced.Load() {
+			signals.stop()
+		}
+	}()
+	if m.up, err = upgrade.New(upgrade.Options{
+		Timeout: o.ReadyTimeout + upgradeMargin, CancelTimeout: o.KillTimeout + cancelMargin,
+	}); err != nil {
 		return fmt.Errorf("baton: %w", err)
 	}
 	m.pred = m.up.Predecessor()
@@ -203,6 +213,9 @@ func (m *master) claimDir() error {
 		}
 		if err != nil {
 			return fmt.Errorf("baton: control socket of the predecessor: %w", err)
+		}
+		if m.offer.MadeDir {
+			m.dir.Inherit()
 		}
 		m.inherits = true
 	}

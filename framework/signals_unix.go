@@ -25,6 +25,15 @@ func catchMasterSignals() masterSignals {
 
 func (c masterSignals) stop() { signal.Stop(c) }
 
+// forward passes signals to the new master. Who sends them goes by a pid that
+// was right a moment ago. It never returns: the process is about to exit, and
+// what reaches it until then must neither be lost nor end it.
+func (m *master) forward(c masterSignals) {
+	for sig := range c {
+		m.relay(sig)
+	}
+}
+
 // take turns signals, and the end of StopOn's contexts, into requests.
 func (m *master) take(c masterSignals, quit <-chan struct{}) error {
 	stop := make(chan struct{}, 1)
@@ -40,9 +49,16 @@ func (m *master) take(c masterSignals, quit <-chan struct{}) error {
 		w, s := wantStop, control.ScaleRequest{}
 		select {
 		case <-quit:
+			if m.replaced.Load() {
+				go m.forward(c)
+			}
 			return nil
 		case <-stop:
 		case sig := <-c:
+			if m.replaced.Load() {
+				m.relay(sig)
+				continue
+			}
 			switch sig {
 			case syscall.SIGHUP:
 				w = wantReload

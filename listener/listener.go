@@ -48,7 +48,12 @@ func newListener(s Spec, addr net.Addr, fd int, sock *socketFile) (*Listener, er
 	}
 	l := &Listener{spec: s, addr: addr, file: f, raw: raw, sock: sock}
 	l.onWait = func(fd uintptr) bool { return l.wait.accept(int(fd)) }
-	l.onTry = func(fd uintptr) { l.try.accept(int(fd)) }
+	l.onTry = func(fd uintptr) {
+		l.try.accept(int(fd))
+		if l.try.err == ErrNoRoom && !queued(int(fd)) {
+			l.try.err = nil // nobody waits for the room
+		}
+	}
 	return l, nil
 }
 

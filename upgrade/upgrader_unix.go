@@ -27,7 +27,7 @@ const (
 
 // stepTimeout bounds each exchange of the handover itself; the new process'
 // own start is bounded by Options.Timeout.
-const stepTimeout = 10 * time.Second
+var stepTimeout = 10 * time.Second // tests wait less
 
 // flipped says that tableflip started this process.
 var flipped bool
@@ -56,12 +56,17 @@ type Options struct {
 	// Timeout is the time that a new process has from its start until it has
 	// taken over; then it is killed.
 	Timeout time.Duration
+
+	// CancelTimeout is the time that it has to end when it is not wanted any
+	// more; then it is killed. It needs it to end its own children.
+	CancelTimeout time.Duration
 }
 
 // Upgrader can replace this process, once.
 type Upgrader struct {
-	flip *tableflip.Upgrader
-	pred *Predecessor
+	flip   *tableflip.Upgrader
+	pred   *Predecessor
+	cancel time.Duration
 }
 
 // New returns the Upgrader of this process. Only one can be made.
@@ -74,7 +79,7 @@ func New(o Options) (*Upgrader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}
-	u := &Upgrader{flip: flip}
+	u := &Upgrader{flip: flip, cancel: o.CancelTimeout}
 	if flip.HasParent() {
 		if u.pred, err = newPredecessor(flip); err != nil {
 			return nil, fmt.Errorf("upgrade: %w", err)
@@ -120,7 +125,8 @@ type Handover struct {
 
 // Upgrade starts the binary on disk and hands over to it. After a nil error
 // this process must exit, touching nothing it has handed over; what it is still
-// asked for it can pass on to the successor. After an error it goes on as before.
+// asked for it can pass on to the successor. After an error it goes on as
+// before; but when ctx has ended, later upgrades may be refused.
 func (u *Upgrader) Upgrade(ctx context.Context, h Handover) (successor *os.Process, err error) {
 	c, theirs, err := pair()
 	if err != nil {
@@ -140,8 +146,8 @@ func (u *Upgrader) Upgrade(ctx context.Context, h Handover) (successor *os.Proce
 		return nil, &RefusedError{Reason: err.Error(), Err: err}
 	}
 	flip := make(chan error, 1)
-	go func() { flip <- u.flip.Upgrade() }()
-	successor, err = (&handing{c: c, flip: flip, h: h}).run(ctx)
+	go func() { flip <- u.start() }()
+	successor, err = (&handing{c: c, flip: flip, h: h, cancelTime: u.cancel, stop: u.flip.Stop}).run(ctx)
 	tail := written.close()
 	var refused *RefusedError
 	if errors.As(err, &refused) {
@@ -150,11 +156,30 @@ func (u *Upgrader) Upgrade(ctx context.Context, h Handover) (successor *os.Proce
 	return successor, err
 }
 
+// start runs tableflip's upgrade. tableflip learns of what happened to this
+// process in random order: right after Ready, or after the predecessor's end,
+// it may still say that this is to come.
+func (u *Upgrader) start() error {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+		err := u.flip.Upgrade()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		if s := err.Error(); s != "process is not ready yet" && s != "parent hasn't exited" {
+			return err
+		}
+	}
+}
+
 // handing is one upgrade, seen from the old process.
 type handing struct {
 	c    *net.UnixConn
 	flip chan error // tableflip's verdict
 	h    Handover
+
+	successor  *os.Process // nil until it has said that it is ready
+	cancelTime time.Duration
+	stop       func() // kills a new process that has said nothing, and refuses later ones
 }
 
 func (u *handing) run(ctx context.Context) (*os.Process, error) {
@@ -178,7 +203,6 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 	}()
 
 	reason := ""
-	var successor *os.Process
 	var late <-chan time.Time
 	hears := said
 	for frozen := false; ; {
@@ -188,7 +212,7 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 				if !frozen {
 					err = errors.New("the new process became ready without taking over")
 				} else if err = send(u.c, time.Now().Add(stepTimeout), message{typ: msgGo}); err == nil {
-					return successor, nil
+					return u.successor, nil
 				}
 			}
 			if frozen {
@@ -221,7 +245,7 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 				frozen = true
 				// It is our child and not waited for yet, so its pid names it.
 				if pid, err := strconv.Atoi(string(m.payload)); err == nil {
-					successor, _ = os.FindProcess(pid)
+					u.successor, _ = os.FindProcess(pid)
 				}
 				if err := u.give(); err != nil {
 					u.h.Thaw()
@@ -279,9 +303,27 @@ func (u *handing) give() error {
 func (u *handing) cancel(reason string, err error) error {
 	_ = send(u.c, time.Now().Add(stepTimeout), message{typ: msgCancel})
 	_ = u.c.CloseWrite()
-	if ferr := <-u.flip; ferr == nil {
+	var ferr error
+	select {
+	case ferr = <-u.flip:
+	case <-time.After(u.cancelTime):
+		u.kill()
+		ferr = <-u.flip
+	}
+	if ferr == nil {
 		// It was ready in the same moment; it reads the cancellation and ends.
 		reason += " (the new process had just become ready)"
 	}
 	return &RefusedError{Reason: reason, Err: err}
+}
+
+// kill ends a new process that does not listen. tableflip tells nobody which
+// one that is, and kills it itself only with the end of all upgrades: as long
+// as the new process has not told its pid, that is the end of ctx.
+func (u *handing) kill() {
+	if u.successor == nil {
+		u.stop()
+		return
+	}
+	_ = u.successor.Kill()
 }

@@ -25,12 +25,16 @@ type acceptor struct {
 	resumed chan struct{}
 	ended   chan struct{}
 	endOnce sync.Once
+
+	shortage shortage
 }
 
 func newAcceptor(p *Pool, l *listener.Listener, index int, key string) *acceptor {
 	resumed := make(chan struct{})
 	close(resumed)
-	return &acceptor{p: p, l: l, index: index, key: key, resumed: resumed, ended: make(chan struct{})}
+	a := &acceptor{p: p, l: l, index: index, key: key, resumed: resumed, ended: make(chan struct{})}
+	a.shortage.a = a
+	return a
 }
 
 func (a *acceptor) start() { a.once.Do(func() { go a.run() }) }
@@ -43,14 +47,12 @@ const (
 
 func (a *acceptor) run() {
 	fds := make([]int, acceptBatch)
-	var full time.Time // since when accept fails for want of descriptors
 	wait := minFullWait
 	for {
 		n, err := a.accept(fds)
-		if n > 0 && !full.IsZero() {
-			a.p.emit(AcceptResumed{Listener: a.l.Name(), After: time.Since(full)})
-			a.p.pressed.Add(-1)
-			full, wait = time.Time{}, minFullWait
+		if n > 0 {
+			wait = minFullWait
+			a.shortage.eases()
 		}
 		var timer <-chan time.Time
 		var room <-chan struct{}
@@ -66,17 +68,15 @@ func (a *acceptor) run() {
 			room = a.resumed
 			a.mu.Unlock()
 		default:
-			if full.IsZero() {
-				full = time.Now()
-				a.p.pressed.Add(1)
-				a.p.emit(AcceptPaused{Listener: a.l.Name(), Reason: err.Error()})
-			}
+			a.shortage.hits(err)
 			timer = time.After(wait)
 			wait = min(2*wait, maxFullWait)
 		}
 		select {
 		case <-room:
 		case <-timer:
+			// What has become free is for the next worker first.
+			a.p.reserve.topUp()
 		case <-a.ended:
 			return
 		case <-a.p.ended:

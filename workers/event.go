@@ -29,6 +29,14 @@ type WorkerForked struct {
 	Restart bool // it replaces one that exited
 }
 
+// WorkerUnstarted: no process could be started for a slot of a generation that
+// serves, for want of descriptors, memory or processes as a rule.
+type WorkerUnstarted struct {
+	Worker  ID
+	Reason  string
+	Respawn time.Duration // until the next attempt
+}
+
 // WorkerReady: the worker said that it can take connections.
 type WorkerReady struct {
 	Worker ID
@@ -122,6 +130,7 @@ type AcceptResumed struct {
 }
 
 func (WorkerForked) event()      {}
+func (WorkerUnstarted) event()   {}
 func (WorkerReady) event()       {}
 func (WorkerDraining) event()    {}
 func (WorkerStalled) event()     {}

@@ -137,7 +137,7 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 			p.discard(g, &RefusedError{Generation: g.number, Reason: err.Error(), Err: err})
 		} else if wanted {
 			s.lastExit = err.Error()
-			p.respawn(g, n, 0)
+			p.emit(WorkerUnstarted{Worker: ID{Generation: g.number, Slot: n}, Reason: err.Error(), Respawn: p.respawn(g, n, 0)})
 		}
 		p.settle(g)
 		return

@@ -19,6 +19,7 @@ func TestMain(m *testing.M) {
 	if task := os.Getenv(taskEnv); task != "" {
 		os.Exit(runTask(task))
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // for the processes that tests start
 	before := openFiles()
 	code := m.Run()
 	if code == 0 {

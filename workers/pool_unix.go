@@ -375,11 +375,16 @@ func (p *Pool) Signal(sig syscall.Signal) {
 }
 
 // Sweep accepts what the kernel has queued and stops accepting: the last thing
-// before the listeners are closed. It waits for room until ctx ends.
+// before the listeners are closed. It waits for room until ctx ends; before the
+// first generation serves there is none to wait for.
 func (p *Pool) Sweep(ctx context.Context) {
+	served := false
+	_ = p.do(func() { served = p.serving != nil })
 	for _, a := range p.acceptors {
 		a.stop()
-		a.sweep(ctx)
+		if served {
+			a.sweep(ctx)
+		}
 	}
 	p.d.settled(ctx)
 }

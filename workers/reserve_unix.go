@@ -34,6 +34,15 @@ func (r *reserve) fill() {
 	}
 }
 
+// topUp makes up for what a start at the limit has left the reserve short of.
+// It waits for nobody: a start under way fills the reserve itself.
+func (r *reserve) topUp() {
+	if r.mu.TryLock() {
+		r.fill()
+		r.mu.Unlock()
+	}
+}
+
 // with runs f while the reserved descriptors are free.
 func (r *reserve) with(f func() error) error {
 	r.mu.Lock()

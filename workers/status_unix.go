@@ -39,10 +39,12 @@ func (p *Pool) Status() (s Status, err error) {
 	return s, err
 }
 
-// Ready says whether connections are being served.
+// Ready says whether connections are being served. Workers that all stand still
+// serve nobody.
 func (p *Pool) Ready() (ready bool) {
 	_ = p.do(func() {
-		ready = p.serving != nil && p.serving.state == GenerationIsServing && p.serving.count(WorkerServing) > 0
+		ready = p.serving != nil && p.serving.state == GenerationIsServing &&
+			slices.ContainsFunc(p.serving.children, func(c *child) bool { return c.state == WorkerServing && !c.stalled })
 	})
 	return ready
 }

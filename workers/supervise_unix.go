@@ -109,8 +109,14 @@ func (p *Pool) unready(c *child, limit time.Duration) {
 }
 
 func (p *Pool) tooLate(g *generation) {
-	p.discard(g, &RefusedError{Generation: g.number, Reason: fmt.Sprintf(
-		"%d of %d workers ready within %v", g.count(WorkerIsReady), g.wanted, g.options.ReadyTimeout)})
+	why := &RefusedError{Generation: g.number, Reason: fmt.Sprintf(
+		"%d of %d workers ready within %v", g.count(WorkerIsReady), g.wanted, g.options.ReadyTimeout)}
+	for _, c := range g.children { // what the first one waits for, the others do too
+		if c.state == WorkerStarting && !c.expected && why.Stderr == "" {
+			why.Stderr = c.out.String()
+		}
+	}
+	p.discard(g, why)
 }
 
 // refuse discards the generation of c if that is still starting.
@@ -160,7 +166,20 @@ func (p *Pool) leaving(c *child, reason string) {
 		return
 	}
 	p.spawn(g, c.id.Slot, c)
-	c.setTimer(g.options.ReadyTimeout, p, func() { p.drainChild(c, g.options.DrainTimeout, reason) })
+	p.awaitOther(c)
+}
+
+// awaitOther drains c once another worker serves, should the one that was
+// started in its place have died.
+func (p *Pool) awaitOther(c *child) {
+	g := c.gen
+	c.setTimer(g.options.ReadyTimeout, p, func() {
+		if g.count(WorkerServing) > 1 {
+			p.drainChild(c, g.options.DrainTimeout, c.reason)
+			return
+		}
+		p.awaitOther(c)
+	})
 }
 
 // disconnected: the worker's end of the socket is closed. If it lives on, it

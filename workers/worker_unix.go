@@ -153,7 +153,7 @@ func (w *Worker) Ready() error {
 
 // Failed tells the master why this worker will never be ready.
 func (w *Worker) Failed(reason string) {
-	const limit = ipc.MaxPayload / 4 // JSON may grow it
+	const limit = ipc.MaxPayload / 8 // JSON makes six bytes of one, at most
 	if len(reason) > limit {
 		reason = reason[:limit] + " …"
 	}

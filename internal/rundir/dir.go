@@ -148,6 +148,13 @@ func checkParent(path string, uid int) error {
 	return nil
 }
 
+// Made says whether Baton made the directory, and so removes it at the end.
+func (d *Dir) Made() bool { return d.ours }
+
+// Inherit makes this process the one that removes the directory, which its
+// predecessor has made.
+func (d *Dir) Inherit() { d.ours = true }
+
 // Path of the directory, absolute.
 func (d *Dir) Path() string { return d.path }
 

@@ -16,7 +16,7 @@ type Conn struct {
 
 // Worker is what a policy may know of a worker.
 type Worker struct {
-	// Slot is the worker's place in its generation, from 0. A worker that is
+	// Slot is the worker's place in its generation, from 1. A worker that is
 	// respawned keeps the slot of the one it replaces.
 	Slot int
 	// Free is the room left in its window of unacknowledged connections. A

@@ -1,26 +1,32 @@
 package dispatch
 
 // RoundRobin returns a policy that is strict: each connection goes to the next
-// slot that has room, whatever else its worker has to do. Every call returns a
-// policy with a turn of its own.
-func RoundRobin() Policy { return &roundRobin{last: -1} }
+// slot that has room, whatever else its worker has to do. Every listener has a
+// turn of its own: with one for all, listeners whose connections alternate
+// would each feed the same half of the workers.
+func RoundRobin() Policy { return &roundRobin{} }
 
 type roundRobin struct {
-	// last is a slot, not an index: when workers before it come or go, the
-	// indices shift, and the turn must not.
-	last int
+	// last is the slot, not the index, that each listener's latest connection
+	// went to: when workers before it come or go, the indices shift, and the
+	// turn must not.
+	last []int
 }
 
 func (*roundRobin) Name() string { return "round-robin" }
 
-func (r *roundRobin) Pick(_ Conn, ws []Worker) int {
+func (r *roundRobin) Pick(c Conn, ws []Worker) int {
+	for len(r.last) <= c.Listener {
+		r.last = append(r.last, -1)
+	}
+	last := &r.last[c.Listener]
 	first := -1
 	for i := range ws {
 		if ws[i].Free <= 0 {
 			continue
 		}
-		if ws[i].Slot > r.last {
-			r.last = ws[i].Slot
+		if ws[i].Slot > *last {
+			*last = ws[i].Slot
 			return i
 		}
 		if first < 0 {
@@ -29,7 +35,7 @@ func (r *roundRobin) Pick(_ Conn, ws []Worker) int {
 	}
 	// Past the last slot: around to the first with room.
 	if first >= 0 {
-		r.last = ws[first].Slot
+		*last = ws[first].Slot
 	}
 	return first
 }

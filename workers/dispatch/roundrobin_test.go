@@ -157,3 +157,19 @@ func BenchmarkRoundRobin(b *testing.B) {
 		p.Pick(dispatch.Conn{}, ws)
 	}
 }
+
+func TestListenersTakeTurnsOfTheirOwn(t *testing.T) {
+	p := dispatch.RoundRobin()
+	ws := []dispatch.Worker{{Slot: 1, Free: 9}, {Slot: 2, Free: 9}}
+	got := map[int][]int{}
+	for range 4 {
+		for l := range 2 { // alternating
+			got[l] = append(got[l], ws[p.Pick(dispatch.Conn{Listener: l}, ws)].Slot)
+		}
+	}
+	for l, slots := range got {
+		if want := []int{1, 2, 1, 2}; !slices.Equal(slots, want) {
+			t.Errorf("listener %d: slots %v, want %v", l, slots, want)
+		}
+	}
+}
