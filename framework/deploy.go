@@ -56,7 +56,7 @@ var arbitration = map[phase][5]action{
 	starting:  {remember, remember, refuse, abort, abort},
 	serving:   {begin, begin, apply, begin, begin},
 	reloading: {remember, remember, apply, abort, abort},
-	upgrading: {remember, remember, refuse, abort, abort},
+	upgrading: {remember, remember, apply, abort, abort},
 	stopping:  {refuse, refuse, refuse, hasten, hasten},
 }
 
@@ -226,14 +226,16 @@ func (a *arbiter) settle(v control.Verdict) (final bool) {
 	case was == upgrading && v.OK:
 		a.passOn()
 		return true
+	case was == starting && !v.OK:
+		// Also when that is because it was told to stop: nothing serves here,
+		// and what a candidate has inherited is not its to close.
+		a.refuseAll("the service did not start")
+		return true
 	case a.end != nil:
 		r := *a.end
 		a.end = nil
 		a.stop(r)
 		return false
-	case was == starting && !v.OK:
-		a.refuseAll("the service did not start")
-		return true
 	}
 	a.phase = serving
 	// An upgrade brings new workers too, so it answers both.

@@ -20,7 +20,7 @@ func TestEveryCellOfTheTable(t *testing.T) {
 		starting:  {remember, remember, refuse, abort, abort},
 		serving:   {begin, begin, apply, begin, begin},
 		reloading: {remember, remember, apply, abort, abort},
-		upgrading: {remember, remember, refuse, abort, abort},
+		upgrading: {remember, remember, apply, abort, abort},
 		stopping:  {refuse, refuse, refuse, hasten, hasten},
 	}
 	jobOf := map[want]string{wantReload: "reload", wantUpgrade: "upgrade"}
@@ -77,7 +77,12 @@ func TestEveryCellOfTheTable(t *testing.T) {
 					if cause := context.Cause(goesOn.ctx); !errors.Is(cause, errStopping) {
 						t.Errorf("given up because %v", cause)
 					}
-					c.did(stopOf[w])
+					if p == starting { // nothing serves that would have to be stopped
+						<-c.ended
+						c.nothing()
+					} else {
+						c.did(stopOf[w])
+					}
 					if v := c.verdict(r); !v.OK {
 						t.Errorf("verdict %+v", v)
 					}
@@ -212,8 +217,13 @@ func TestUpgradePassesLaterWishesOn(t *testing.T) {
 		if len(c.done) > 0 {
 			t.Errorf("did %q too", <-c.done)
 		}
-		if v := c.verdict(c.asks(wantReload)); v.OK || v.Reason != "the service has stopped" {
-			t.Errorf("after the end %+v", v)
+		// Who still asked the old master asked for the service.
+		if v := c.verdict(c.asks(wantStop)); !v.OK || v.Reason != "passed on to the new master" {
+			t.Errorf("stop after the end %+v", v)
+		}
+		c.did("pass on stop")
+		if v := c.verdict(c.asks(wantScale)); v.OK || v.Reason != "there is a new master" {
+			t.Errorf("scale after the end %+v", v)
 		}
 	}
 }
@@ -240,7 +250,7 @@ func TestStopThatAnUpgradeOutran(t *testing.T) {
 }
 
 func TestSecondStopIsNow(t *testing.T) {
-	for _, p := range []phase{starting, reloading, upgrading} {
+	for _, p := range []phase{reloading, upgrading} {
 		c := newDeafCourt(t)
 		j, _ := c.enter(p)
 		one, two := c.asks(wantStop), c.asks(wantStop)

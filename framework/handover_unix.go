@@ -115,10 +115,11 @@ func (m *master) takeOver(n int) error {
 	if err := m.lock.Claim(); err != nil {
 		m.o.logger.Warn("the lock names the old master", "reason", err.Error())
 	}
-	for _, l := range m.dropped {
-		_ = l.Close()
+	for _, f := range m.dropped {
+		f.remove()
 	}
-	m.dropped = nil
+	m.scaled.Store(int64(m.pool.Override()))
+	m.announce()
 	go m.cleanUpAfter(m.predPID)
 	return nil
 }

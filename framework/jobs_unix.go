@@ -109,6 +109,7 @@ func (m *master) start(ctx context.Context) control.Verdict {
 		}
 		if ctx.Err() != nil {
 			m.failure = nil // stopped before it started is no failure
+			m.o.logger.Info("stopping", "reason", context.Cause(ctx).Error())
 		}
 	}
 	return v
@@ -151,6 +152,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		// A worker died in this very moment. The old generation, adopted,
 		// serves on, and so do we.
 		m.o.logger.Error("the new generation could not be committed", "generation", n, "reason", err.Error())
+		m.pool.Restore()
 	}
 	m.serves()
 	return control.Verdict{OK: true, Generation: n}
@@ -204,9 +206,13 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
 	}
 	forked := time.Now()
+	// tableflip looks for the name that we were started by, from where we are.
+	argv0 := os.Args[0]
+	os.Args[0] = s.Binary.Path
 	successor, err := m.up.Upgrade(ctx, upgrade.Handover{
 		Offer: m.makeOffer(), Freeze: m.freeze, Thaw: m.pool.Thaw,
 	})
+	os.Args[0] = argv0
 	if err != nil {
 		m.next++ // the candidate has used the number
 		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
@@ -296,6 +302,10 @@ func (m *master) stop(now bool) control.Verdict {
 	return v
 }
 
+// sweepShare is the part of the time for a stop, one in so many, that it may
+// take to place what the kernel has queued. The rest is for the drain.
+const sweepShare = 4
+
 // shutDown is the course of a stop: go on for a while, take what the kernel
 // has queued, close the listeners, drain.
 func (m *master) shutDown(delay time.Duration, deadline time.Time) {
@@ -313,7 +323,10 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 		case <-ctx.Done():
 		}
 	}()
-	m.pool.Sweep(ctx)
+	m.up.Stop() // it has copies, and a socket is closed with its last
+	sweeping, done := context.WithTimeout(ctx, time.Until(deadline)/sweepShare)
+	m.pool.Sweep(sweeping)
+	done()
 	for _, l := range m.listeners {
 		_ = l.Close()
 	}

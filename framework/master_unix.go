@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +39,7 @@ type master struct {
 	listeners []*listener.Listener
 	bound     map[*listener.Listener]bool // by this process, not inherited
 	inherits  bool                        // the lock and the control socket
-	dropped   []*listener.Listener        // the predecessor's, which this release has not
+	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	socket    *net.UnixListener
 
 	pool    *workers.Pool
@@ -113,7 +114,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		m.binary, _ = workers.Pin(path) // for the status only
 	}
 	m.pool = workers.New(workers.Config{
-		Argv: os.Args, Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
+		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
 		OnEvent: m.event, Options: m.workerOptions,
 	})
 	m.arbiter = newArbiter(m)
@@ -173,6 +174,15 @@ func (m *master) claim() error {
 	if err := m.claimListeners(); err != nil {
 		return err
 	}
+	if m.pred == nil {
+		m.announce()
+	}
+	return nil
+}
+
+// announce tells which addresses are listened on: now, or for a new master once
+// it has taken over.
+func (m *master) announce() {
 	for _, l := range m.listeners {
 		if !m.bound[l] {
 			continue // as before
@@ -184,7 +194,6 @@ func (m *master) claim() error {
 			f(l.Name(), l.Addr())
 		}
 	}
-	return nil
 }
 
 // event logs what happens in the pool, and tells the application.
@@ -251,19 +260,19 @@ func (m *master) claimListeners() error {
 	keys := listener.Keys(m.o.Listeners)
 	inherited := map[string]*listener.Listener{}
 	for i, key := range listener.Keys(m.offer.Listeners) {
+		at := slices.Index(keys, key)
+		if at < 0 {
+			// Not taken from tableflip, for that would keep it open.
+			m.dropped = append(m.dropped, leftover(m.offer.Listeners[i]))
+			continue
+		}
 		f, err := m.up.Inherit(fileListener + key)
 		if err == nil && f == nil {
 			continue
 		}
 		var l *listener.Listener
 		if err == nil {
-			spec := m.offer.Listeners[i]
-			for j, k := range keys { // under its new name, with its new mode
-				if k == key {
-					spec = m.o.Listeners[j]
-				}
-			}
-			l, err = listener.FromFile(spec, f)
+			l, err = listener.FromFile(m.o.Listeners[at], f) // under its new name
 		}
 		if err != nil {
 			return fmt.Errorf("baton: listener %s of the predecessor: %w", key, err)
@@ -285,17 +294,38 @@ func (m *master) claimListeners() error {
 			return fmt.Errorf("baton: %w", err)
 		}
 	}
-	for _, l := range inherited {
-		m.dropped = append(m.dropped, l)
-	}
 	return nil
+}
+
+// socketFile is a file that a Unix listener of the predecessor is bound to.
+type socketFile struct {
+	path string
+	info os.FileInfo // nil: there is no such file
+}
+
+func leftover(s listener.Spec) socketFile {
+	if s.Network != "unix" {
+		return socketFile{}
+	}
+	info, _ := os.Lstat(s.Address)
+	return socketFile{s.Address, info}
+}
+
+// remove removes the file, unless somebody has put another in its place.
+func (f socketFile) remove() {
+	if f.info == nil {
+		return
+	}
+	if info, err := os.Lstat(f.path); err == nil && os.SameFile(f.info, info) {
+		_ = os.Remove(f.path)
+	}
 }
 
 // release gives up what claim took: for good, or to the master that has it now.
 // A new master that never took over gives back what it inherited.
 func (m *master) release() {
 	replaced, candidate := m.replaced.Load(), m.pred != nil && !m.took.Load()
-	for _, l := range append(m.listeners, m.dropped...) {
+	for _, l := range m.listeners {
 		if replaced || candidate && !m.bound[l] {
 			_ = l.Release()
 		} else {

@@ -18,6 +18,7 @@ type masterSignals chan os.Signal
 // catchMasterSignals leaves QUIT to the runtime, which dumps goroutines.
 func catchMasterSignals() masterSignals {
 	c := make(masterSignals, 64)
+	catchPipe()
 	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR2, syscall.SIGTERM, syscall.SIGINT,
 		syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1)
 	return c
@@ -80,3 +81,8 @@ func (m *master) take(c masterSignals, quit <-chan struct{}) error {
 		}})
 	}
 }
+
+// catchPipe makes a write to a closed stdout or stderr an error, as it is for
+// any other file; the runtime would end the process. A service whose log
+// shipper restarts goes on.
+func catchPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }

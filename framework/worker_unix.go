@@ -112,6 +112,9 @@ func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan 
 		select {
 		case <-returned:
 			returned, stopped = nil, true
+			for _, ln := range w.Listeners() {
+				ln.Discard()
+			}
 		case <-w.Ended():
 		case order := <-w.Drain(): // less time than we thought
 			l.drain(order)
@@ -130,6 +133,7 @@ func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan 
 func catchWorkerSignals() <-chan os.Signal {
 	others := make(chan os.Signal, 1)
 	signal.Notify(others, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
+	catchPipe()
 	term := make(chan os.Signal, 2)
 	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT)
 	return term

@@ -108,6 +108,16 @@ func (l *Listener) finish(b *batch, pollErr error) (int, error) {
 	return 0, err
 }
 
+// Queued says whether a connection waits to be accepted.
+func (l *Listener) Queued() (yes bool) {
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { yes = queued(int(fd)) })
+	return yes
+}
+
 // Pause makes a waiting Accept, and every later one, return
 // os.ErrDeadlineExceeded. The kernel goes on queueing connections.
 func (l *Listener) Pause() { l.setDeadline(time.Unix(1, 0)) }

@@ -136,31 +136,40 @@ func (p *Predecessor) Prepared() ([]Entry, error) {
 
 // Accept takes over. After nil the predecessor acts on nothing any more, and
 // this process must; after an error it must end, for the predecessor goes on.
+//
+// From the moment that this process is ready the decision is the predecessor's,
+// and is waited for without limit: one that was suspended must find it undecided.
 func (p *Predecessor) Accept() error {
 	restore()
-	if err := send(p.c, time.Now().Add(stepTimeout), message{typ: msgReceived}); err != nil {
-		return fmt.Errorf("take over: %w", err)
-	}
-	if err := p.flip.Ready(); err != nil {
-		return fmt.Errorf("take over: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
-	defer cancel()
-	m, err := p.next(ctx)
+	err := send(p.c, time.Now().Add(stepTimeout), message{typ: msgReceived})
 	if err == nil {
+		err = p.flip.Ready()
+	}
+	if err != nil {
+		return p.inherit(err)
+	}
+	m, err := p.next(context.Background())
+	switch {
+	case errors.Is(err, ErrCancelled):
+		return err
+	case err != nil:
+		return p.inherit(err)
+	case m.typ != msgGo:
 		m.close()
-		if m.typ == msgGo {
-			return nil
-		}
 		return fmt.Errorf("take over: %w", errWire)
 	}
-	if errors.Is(err, ErrCancelled) {
-		return err
-	}
-	// The socket ended without a word. Only the death of the predecessor, which
-	// tableflip sees by a pipe of its own, makes its things ours.
-	if perr := p.flip.WaitForParent(ctx); perr != nil {
-		return fmt.Errorf("take over: %w", errors.Join(err, perr))
+	// Should it not get this, it has died meanwhile.
+	_ = send(p.c, time.Now().Add(stepTimeout), message{typ: msgTaken})
+	return nil
+}
+
+// inherit takes over from a predecessor that seems to have died. Only its
+// death, which tableflip sees by a pipe of its own, makes its things ours.
+func (p *Predecessor) inherit(why error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+	defer cancel()
+	if err := p.flip.WaitForParent(ctx); err != nil {
+		return fmt.Errorf("take over: %w", errors.Join(why, err))
 	}
 	return nil
 }
@@ -175,5 +184,5 @@ func (p *Predecessor) Refuse(reason string) {
 		reason = reason[:limit] + " …"
 	}
 	_ = send(p.c, time.Now().Add(stepTimeout), message{typ: msgFailed, payload: []byte(reason)})
-	_ = p.c.CloseWrite()
+	_ = p.c.Close()
 }

@@ -113,8 +113,12 @@ func (u *Upgrader) Inherit(name string) (*os.File, error) {
 // Ready says that this process, which has no predecessor, can be replaced.
 func (u *Upgrader) Ready() error { return u.flip.Ready() }
 
-// Stop makes a waiting Upgrade fail and refuses later ones.
-func (u *Upgrader) Stop() { u.flip.Stop() }
+// Stop makes a waiting Upgrade fail and refuses later ones, and gives up what
+// was kept for them.
+func (u *Upgrader) Stop() {
+	u.flip.Stop()
+	<-u.flip.Exit() // its goroutine has seen it, and closed what was kept
+}
 
 // Handover is what the old process brings to an upgrade.
 type Handover struct {
@@ -209,9 +213,13 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 		select {
 		case err := <-u.flip:
 			if err == nil {
-				if !frozen {
+				if frozen && reason == "" {
+					err = u.let(said)
+				} else {
 					err = errors.New("the new process became ready without taking over")
-				} else if err = send(u.c, time.Now().Add(stepTimeout), message{typ: msgGo}); err == nil {
+					_ = send(u.c, time.Now().Add(stepTimeout), message{typ: msgCancel})
+				}
+				if err == nil {
 					return u.successor, nil
 				}
 			}
@@ -267,6 +275,32 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 		}
 	}
 }
+
+// let tells the new process to act, and waits until it says that it does: one
+// that dies in this very moment must not leave the service to nobody.
+func (u *handing) let(said <-chan message) error {
+	if err := send(u.c, time.Now().Add(stepTimeout), message{typ: msgGo}); err != nil {
+		return err
+	}
+	late := time.After(stepTimeout)
+	for {
+		select {
+		case m, ok := <-said:
+			if !ok {
+				return errSpent
+			}
+			if m.typ == msgTaken {
+				return nil
+			}
+		case <-late:
+			// It may yet read what it was told. Dead, it does not.
+			u.kill()
+			late = nil
+		}
+	}
+}
+
+var errSpent = errors.New("the new process died while it took over; this one goes on, but has to be restarted to be upgraded")
 
 // give freezes and sends the entries.
 func (u *handing) give() error {

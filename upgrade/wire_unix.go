@@ -27,6 +27,7 @@ const (
 	msgReceived                 // new: has checked it all
 	msgGo                       // old: will touch nothing any more
 	msgCancel                   // old: goes on itself
+	msgTaken                    // new: acts on everything
 )
 
 const (

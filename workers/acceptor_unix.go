@@ -131,9 +131,11 @@ func (a *acceptor) sweep(ctx context.Context) {
 		switch {
 		case n > 0:
 			a.p.d.take(fds[:n], a.index)
-			continue
-		case err == nil || !errors.Is(err, listener.ErrNoRoom):
+		case err == nil || !errors.Is(err, listener.ErrNoRoom) || !a.l.Queued():
 			return
+		}
+		if n > 0 && ctx.Err() == nil {
+			continue
 		}
 		select {
 		case <-a.p.d.wait():

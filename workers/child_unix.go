@@ -38,6 +38,7 @@ type child struct {
 	dumped  time.Time    // SIGQUIT was sent
 	faults  atomic.Int32 // protocol errors
 
+	heard      uint64 // messages that are sent once; the reader's
 	readerDone chan struct{}
 }
 
@@ -47,8 +48,8 @@ const maxFaults = 16
 
 // read is the reader: until the end of the socket, or until a freeze stops it.
 // Everything it posts arrives in order.
-func (p *Pool) read(c *child) {
-	defer close(c.readerDone)
+func (p *Pool) read(c *child, done chan struct{}) {
+	defer close(done)
 	for {
 		f, err := c.conn.Recv()
 		switch {
@@ -90,27 +91,36 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		if err != nil {
 			return err
 		}
-		p.post(func() { p.introduced(c, in) })
+		p.once(c, f.Type, func() { p.introduced(c, in) })
 	case msgReady:
-		p.post(func() { p.isReady(c) })
+		p.once(c, f.Type, func() { p.isReady(c) })
 	case msgFailed:
 		why, err := decode[failure](f.Payload)
 		if err != nil {
 			return err
 		}
-		p.post(func() { p.failed(c, why.Reason) })
+		p.once(c, f.Type, func() { p.failed(c, why.Reason) })
 	case msgLeave:
-		p.post(func() { p.leaving(c, "asked to by a signal") })
+		p.once(c, f.Type, func() { p.leaving(c, "asked to by a signal") })
 	case msgDrained:
 		r, err := decode[DrainReport](f.Payload)
 		if err != nil {
 			return err
 		}
-		p.post(func() { c.report = &DrainReport{Finished: counted(r.Finished), Cut: counted(r.Cut)} })
+		p.once(c, f.Type, func() { c.report = &DrainReport{Finished: counted(r.Finished), Cut: counted(r.Cut)} })
 	default:
 		return errProtocol
 	}
 	return nil
+}
+
+// once posts f for the first message of a type. More are ignored: each costs the
+// pool's goroutine a moment, and a worker must not be able to fill its time.
+func (p *Pool) once(c *child, typ uint8, f func()) {
+	if bit := uint64(1) << (typ - msgIntro); c.heard&bit == 0 {
+		c.heard |= bit
+		p.post(f)
+	}
 }
 
 // watch waits for the death of c.
@@ -129,16 +139,30 @@ func (p *Pool) died(c *child, status string) {
 	_ = c.conn.Shutdown()
 	readerDone := c.readerDone // a thaw makes a new one
 	go func() {
-		<-readerDone
+		select {
+		case <-readerDone:
+		case <-time.After(lastWordsWait):
+		}
 		if c.out != nil {
 			select {
 			case <-c.out.done:
 			case <-time.After(outputWait): // a grandchild holds the pipe
 			}
 		}
-		p.post(func() { p.exited(c, status) })
+		p.post(func() {
+			if c.readerDone != readerDone { // frozen and thawed meanwhile: it reads again
+				p.died(c, status)
+				return
+			}
+			p.exited(c, status)
+		})
 	}()
 }
+
+// lastWordsWait bounds the wait for the reader of a dead worker. What it has to
+// read fits into a socket's buffer; this is for what nobody has thought of, and
+// must not keep a successor from being started.
+const lastWordsWait = 5 * time.Second
 
 // outputWait bounds the wait for the last of a dead worker's stderr.
 const outputWait = 200 * time.Millisecond

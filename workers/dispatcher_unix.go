@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/baton-go/baton/workers/dispatch"
 	"github.com/baton-go/baton/workers/ipc"
 )
@@ -265,11 +263,9 @@ func (d *dispatcher) ack(w *window, payload []byte) error {
 		d.wake()
 	}
 	d.mu.Unlock()
-	// Only the reader of this worker comes here, so closing has one user. A
-	// close that lingers, should the worker have asked for that, holds up
-	// nothing but this worker's own acknowledgements.
+	// Only the reader of this worker comes here, so closing has one user.
 	for _, fd := range w.closing {
-		unix.Close(fd)
+		closeShared(fd)
 	}
 	w.closing = w.closing[:0]
 	return err
@@ -467,9 +463,11 @@ func (d *dispatcher) refuseAll() int {
 		h.ledger.refuse(refusedStopped)
 	}
 	d.mu.Unlock()
+	fds := make([]int, 0, len(queue))
 	for _, h := range queue {
-		unix.Close(h.fd)
+		fds = append(fds, h.fd)
 	}
+	closeForeign(fds) // a worker may have had them before
 	return len(queue)
 }
 

@@ -55,3 +55,18 @@ func statusText(ws syscall.WaitStatus) string {
 	}
 	return fmt.Sprintf("wait status %#x", uint32(ws))
 }
+
+// closeShared closes the master's copy of a connection that is a worker's now.
+// The worker may have closed its own, and then the linger that it has set for
+// both would hold up this close, for hours if it likes. A linger of 0, which
+// resets the connection, holds up nothing and is left as the application's wish.
+func closeShared(fd int) {
+	// An int has room for the first half of the option, whether it is set, and
+	// costs no allocation.
+	if set, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && set != 0 {
+		if l, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER); err != nil || l.Linger > 0 {
+			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+		}
+	}
+	unix.Close(fd)
+}

@@ -154,7 +154,11 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 		Version: ProtocolVersion, Nonce: c.nonce, Generation: g.number, Slot: n,
 		Listeners: p.listeners, Committed: g.state == GenerationIsServing,
 	}))
-	go p.read(c)
+	if p.frozen {
+		close(c.readerDone) // a thaw starts it
+	} else {
+		go p.read(c, c.readerDone)
+	}
 	go p.watch(c)
 	if !wanted {
 		p.dismiss(c)
@@ -244,7 +248,11 @@ func (p *Pool) drainChild(c *child, timeout time.Duration, reason string) {
 	c.expected = true
 	o := c.gen.options
 	c.say(msgDrain, encode(DrainOrder{Timeout: timeout, Grace: min(o.IdleGrace, timeout), Reason: reason}))
-	c.drainBy = time.Now().Add(timeout)
+	drainBy := time.Now().Add(timeout)
+	if !c.drainBy.IsZero() && !drainBy.Before(c.drainBy) {
+		return // it has been told, and has no more time than that
+	}
+	c.drainBy = drainBy
 	c.setTimer(timeout+o.KillTimeout, p, func() { p.kill(c, "did not finish in time") })
 }
 

@@ -4,13 +4,12 @@ package workers
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/baton-go/baton/workers/ipc"
 )
@@ -55,6 +54,7 @@ type childRecord struct {
 	Expected   bool         `json:"expected"`
 	Restarts   int          `json:"restarts"`
 	Reason     string       `json:"reason"`
+	Report     *DrainReport `json:"report,omitempty"`
 	Dispatched uint64       `json:"dispatched"`
 	Unacked    []heldRecord `json:"unacked"`
 }
@@ -66,6 +66,9 @@ type heldRecord struct {
 }
 
 const handoverVersion = 1
+
+// freezeTimeout bounds the wait for the readers of a pool that freezes.
+const freezeTimeout = 2 * time.Second
 
 // filesPerChild: socket, pidfd, counters, crash trace.
 const filesPerChild = 4
@@ -87,8 +90,13 @@ func (p *Pool) Freeze() error {
 			}
 		}
 	})
+	late := time.After(freezeTimeout)
 	for _, done := range readers {
-		<-done // ends at once: its next receive fails
+		select {
+		case <-done: // at once: its next receive fails
+		case <-late:
+			return errors.Join(err, fmt.Errorf("the pool does not come to rest within %v", freezeTimeout))
+		}
 	}
 	return err
 }
@@ -102,7 +110,7 @@ func (p *Pool) Thaw() {
 			for _, c := range g.children {
 				_ = c.conn.SetReadDeadline(time.Time{})
 				c.readerDone = make(chan struct{})
-				go p.read(c)
+				go p.read(c, c.readerDone)
 				if !c.pinged.IsZero() {
 					c.pinged = time.Now()
 				}
@@ -187,7 +195,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 			dup(c.crash)
 			gs.Workers = append(gs.Workers, childRecord{
 				Slot: c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
-				DrainBy: c.drainBy, Expected: c.expected, Restarts: g.slot(c.id.Slot).restarts, Reason: c.reason,
+				DrainBy: c.drainBy, Expected: c.expected, Restarts: g.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
 				Dispatched: c.window.dispatched, Unacked: hold(c.window.unacked),
 			})
 		}
@@ -342,14 +350,14 @@ func (p *Pool) adopt(in *Inheritance) error {
 				first = fmt.Errorf("adopt worker %d.%d: %w", gs.Number, ws.Slot, firstOf(cerr, perr))
 				(&started{proc: proc, conn: conn, page: page, crash: crash}).close()
 				for _, h := range unacked {
-					unix.Close(h.fd)
+					closeShared(h.fd)
 				}
 				continue
 			}
 			c := &child{
 				started: started{proc: proc, conn: conn, page: page, crash: crash, nonce: ws.Nonce},
 				id:      ID{Generation: g.number, Slot: ws.Slot}, gen: g, state: ws.State, born: ws.Born, ready: ws.Ready,
-				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, readerDone: make(chan struct{}),
+				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, readerDone: make(chan struct{}),
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
 			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched
@@ -379,7 +387,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 			p.serving = g
 		}
 		for _, c := range g.children {
-			go p.read(c)
+			go p.read(c, c.readerDone)
 			go p.watch(c)
 		}
 		p.settle(g)

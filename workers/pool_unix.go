@@ -70,6 +70,9 @@ var ErrStopped = errors.New("the pool is stopping")
 
 // New returns a pool that holds nothing yet. Call Run.
 func New(cfg Config) *Pool {
+	if cfg.Stderr == nil {
+		cfg.Stderr = os.Stderr
+	}
 	if cfg.Policy == nil {
 		cfg.Policy = dispatch.RoundRobin()
 	}
@@ -78,9 +81,6 @@ func New(cfg Config) *Pool {
 		posts: make(chan func(), 256), ended: make(chan struct{}), events: newEmitter(cfg.OnEvent), override: cfg.Workers,
 	}
 	p.d.accepted = make([]uint64, len(cfg.Listeners))
-	if cfg.Stderr == nil {
-		cfg.Stderr = os.Stderr
-	}
 	specs := make([]listener.Spec, len(cfg.Listeners))
 	for i, l := range cfg.Listeners {
 		specs[i] = l.Spec()
@@ -199,6 +199,9 @@ func (p *Pool) Prepare(ctx context.Context, s Spec) error {
 		return err
 	case <-ctx.Done():
 		p.post(func() {
+			if g == nil { // refused from the start
+				return
+			}
 			p.discard(g, &RefusedError{Generation: g.number, Reason: "given up: " + context.Cause(ctx).Error(), Err: context.Cause(ctx)})
 		})
 		select {
@@ -223,7 +226,8 @@ func (p *Pool) Discard(number int, reason string) {
 
 func (p *Pool) find(number int) *generation {
 	for _, g := range p.generations {
-		if g.number == number {
+		// A discarded one may share its number with the next attempt.
+		if g.number == number && g.state < GenerationIsDiscarded {
 			return g
 		}
 	}
@@ -307,7 +311,12 @@ func (p *Pool) retarget() {
 
 // Scale sets the number of workers, and keeps it through reloads.
 func (p *Pool) Scale(n int) error {
-	return p.do(func() {
+	var err error
+	if stopped := p.do(func() {
+		if p.frozen {
+			err = errors.New("the workers are being handed over")
+			return
+		}
 		p.override = n
 		g := p.serving
 		if g == nil || p.stopping {
@@ -315,7 +324,10 @@ func (p *Pool) Scale(n int) error {
 		}
 		g.wanted = n
 		p.resize(g)
-	})
+	}); stopped != nil {
+		return stopped
+	}
+	return err
 }
 
 // resize gives g the workers that it should have.
@@ -387,6 +399,23 @@ func (p *Pool) Sweep(ctx context.Context) {
 		}
 	}
 	p.d.settled(ctx)
+}
+
+// Restore makes an adopted generation whole that goes on serving, because the
+// one that was to replace it failed in the last moment.
+func (p *Pool) Restore() {
+	p.post(func() {
+		g := p.serving
+		if g == nil || g.state != GenerationIsServing || p.stopping {
+			return
+		}
+		p.fill(g)
+		for _, c := range g.children {
+			if c.expected && c.state == WorkerServing {
+				p.awaitOther(c)
+			}
+		}
+	})
 }
 
 // Prepared says whether generation number still is ready to be committed.

@@ -13,6 +13,7 @@ import (
 type process struct {
 	pid   int
 	pidfd *os.File
+	fd    int  // of pidfd, for when the poller cannot wait for it
 	child bool // an adopted process has another parent, which gets its status
 }
 
@@ -42,7 +43,7 @@ func newProcess(pid, pidfd int, child bool) (*process, error) {
 		unix.Close(pidfd)
 		return nil, fmt.Errorf("pidfd of %d: %w", pid, err)
 	}
-	return &process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), child: child}, nil
+	return &process{pid: pid, fd: pidfd, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), child: child}, nil
 }
 
 // adoptProcess takes over a process that an earlier master started.
@@ -65,7 +66,10 @@ func (p *process) wait() string {
 			return err == nil && n > 0
 		})
 	}
-	if err != nil || !p.child {
+	for err != nil { // the poller did not take it: block a thread
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, -1)
+	}
+	if !p.child {
 		return "unknown"
 	}
 	// It is our zombie, so the pid still names it.

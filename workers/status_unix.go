@@ -18,6 +18,9 @@ func (p *Pool) Status() (s Status, err error) {
 			s.Serving = p.serving.number
 		}
 		for _, g := range p.generations {
+			if g.state >= GenerationIsDiscarded {
+				continue // never served, and on its way out
+			}
 			gs := GenerationStatus{
 				Number: g.number, State: g.state, Wanted: g.wanted, Started: g.born,
 				Path: g.binary.Path, Size: g.binary.Size, MTime: g.binary.MTime, Build: g.binary.Build,

@@ -109,6 +109,9 @@ func (p *Pool) unready(c *child, limit time.Duration) {
 }
 
 func (p *Pool) tooLate(g *generation) {
+	if g.state != GenerationStarting {
+		return
+	}
 	why := &RefusedError{Generation: g.number, Reason: fmt.Sprintf(
 		"%d of %d workers ready within %v", g.count(WorkerIsReady), g.wanted, g.options.ReadyTimeout)}
 	for _, c := range g.children { // what the first one waits for, the others do too
@@ -304,7 +307,7 @@ func (p *Pool) inspect(now time.Time) {
 				}
 			}
 			limit := g.options.HangTimeout
-			if limit == 0 || silent < limit || hung || late {
+			if limit == 0 || waits < limit || hung || late {
 				continue
 			}
 			hung = true // one at a time

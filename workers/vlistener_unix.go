@@ -111,15 +111,15 @@ func (l *Listener) Accept() (net.Conn, error) {
 		close(l.first)
 	}
 	for {
-		if l.closed {
-			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
-		}
-		if len(l.taken) > 0 {
+		if len(l.taken) > 0 { // acknowledged: ours even after Close
 			c := l.taken[0]
 			l.taken[0] = nil
 			l.taken = l.taken[1:]
 			l.checkEmpty()
 			return c, nil
+		}
+		if l.closed {
+			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
 		}
 		if len(l.waiting) > 0 {
 			l.acknowledge()
@@ -174,8 +174,9 @@ func isLoad(err error) bool {
 	return false
 }
 
-// Close makes Accept fail. What the master sent and was not accepted goes back
-// to it, and to another worker.
+// Close makes Accept fail, after it has returned the few connections that are
+// acknowledged already. What else the master sent goes back to it, and to
+// another worker.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -193,13 +194,22 @@ func (l *Listener) Close() error {
 		l.w.settle(msgNack, ids[:len(batch)])
 		l.waiting = l.waiting[len(batch):]
 	}
-	for _, c := range l.taken {
-		c.Close() // acknowledged already, so nobody else can serve it
-	}
-	l.taken = nil
 	l.some.Broadcast()
 	l.checkEmpty()
 	return nil
+}
+
+// Discard closes what is acknowledged and was never accepted: nobody calls
+// Accept any more.
+func (l *Listener) Discard() {
+	_ = l.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.taken {
+		c.Close()
+	}
+	l.taken = nil
+	l.checkEmpty()
 }
 
 // newConn makes a net.Conn of a descriptor that it owns from then on.

@@ -112,7 +112,9 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 		return nil, err
 	}
 	intro := Intro{Version: ProtocolVersion, Nonce: w.nonce, PID: os.Getpid(), Settings: settings}
-	if err := conn.Send(msgIntro, encode(intro), nil); err != nil {
+	if err := conn.Send(msgIntro, encode(intro), nil); errors.Is(err, unix.EPIPE) {
+		return nil, ErrNotWanted
+	} else if err != nil {
 		return nil, fmt.Errorf("introduction to the master: %w", err)
 	}
 	// The application is built only in a process that is wanted.
@@ -148,7 +150,7 @@ func (w *Worker) Ready() error {
 		return fmt.Errorf("put stderr back: %w", err)
 	}
 	w.stderr.Close()
-	return w.conn.Send(msgReady, nil, nil)
+	return w.send(msgReady, nil)
 }
 
 // Failed tells the master why this worker will never be ready.
@@ -161,7 +163,7 @@ func (w *Worker) Failed(reason string) {
 }
 
 // Leave asks the master to drain this worker and to replace it.
-func (w *Worker) Leave() error { return w.conn.Send(msgLeave, nil, nil) }
+func (w *Worker) Leave() error { return w.send(msgLeave, nil) }
 
 // Drain delivers the master's order to finish. A later one replaces it.
 func (w *Worker) Drain() <-chan DrainOrder { return w.drain }
@@ -187,7 +189,7 @@ func (w *Worker) Serving() bool {
 }
 
 // Drained reports what became of the connections. The worker exits next.
-func (w *Worker) Drained(r DrainReport) { _ = w.conn.Send(msgDrained, encode(r), nil) }
+func (w *Worker) Drained(r DrainReport) { _ = w.send(msgDrained, encode(r)) }
 
 // Open returns the number of connections taken and not closed.
 func (w *Worker) Open() int { return int(w.counters.open.Load()) }
@@ -217,7 +219,7 @@ func (w *Worker) receive() {
 			w.take(f)
 			continue
 		case msgPing:
-			_ = w.conn.Send(msgPong, nil, nil)
+			_ = w.send(msgPong, nil)
 		case msgCommit:
 			w.mu.Lock()
 			w.committed = true
@@ -268,5 +270,23 @@ func (w *Worker) settle(typ uint8, ids []uint64) {
 	}
 	// Should the master be gone, its copies are too, and the connection is
 	// ours alone either way.
-	_ = w.conn.Send(typ, b, nil)
+	_ = w.send(typ, b)
+}
+
+// sendRetries times sendPause is how long a message waits for kernel memory.
+const (
+	sendRetries = 200
+	sendPause   = 10 * time.Millisecond
+)
+
+// send sends what must not get lost: a master that never hears of a connection
+// being ours would keep it for ever.
+func (w *Worker) send(typ uint8, payload []byte) error {
+	for n := 0; ; n++ {
+		err := w.conn.Send(typ, payload, nil)
+		if err == nil || !errors.Is(err, ipc.ErrLoad) || n == sendRetries {
+			return err
+		}
+		time.Sleep(sendPause)
+	}
 }

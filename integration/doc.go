@@ -1,0 +1,47 @@
+// Package integration tests the framework from outside: real binaries, real
+// processes, clients that never retry (package load).
+//
+//	go test ./integration              the short tier
+//	go test ./integration -long        the long one, also BATON_TEST_LONG=1
+//	go test -race ./integration        the service under test is built with -race too
+//
+// A test starts a service, which is package testapp with a behaviour appended
+// to its executable:
+//
+//	s := newService(t, appConfig{Version: "v1", Workers: 4})
+//	cfg := s.cfg                  // as started, the listener filled in
+//	cfg.Version = "v2"
+//	s.install(cfg)                // mv of another release over the binary
+//	if v := s.reload(); !v.OK { t.Fatal(v) }
+//	if r := s.get("/version"); r.version != "v2" { ... }
+//
+// # Harness
+//
+//	newService(t, cfg, opts...)   starts, waits until it serves, stops it at the end of
+//	                              the test; prints processes, status and log on failure
+//	startService(t, cfg, opts...) the same without waiting: for what must not start
+//	withEnv("NAME=value"...), withArgs(...), withoutStop()   opts
+//	s.addr, s.addrOf(name), s.dir, s.cfg, s.client (package control's), s.binary
+//	s.install(cfg), s.installFile(path, mode), s.uninstall()
+//	s.signal(sig)                 to the current master; signalPID(t, pid, sig) to a worker
+//	s.reload(), s.upgrade(), s.scale(n), s.stop()   the verdict, in at most a minute
+//	s.status(), s.masterPID(), s.serving(), s.workers()
+//	s.waitStatus(what, func(control.Status) bool) control.Status   in at most 10 s
+//	s.waitStatusFor(bound, what, f)
+//	s.logs(), s.waitLog(part), s.countLog(part)
+//	s.exitCode()                  waits for the end of the last master and of all workers
+//	s.waitProcesses(n)            in at most 10 s
+//	s.processes()                 every process of the service, zombies included
+//	s.get(path), s.tryGet(path)   one request on a connection of its own
+//	s.run(load.Config{...}, for)  load against s.addr; s.start(...) in the background
+//	checkLedger(t, status)        the sums of every generation
+//	tier(short, long)             a value by tier
+//	eventually(t, bound, what, f) the one place that polls
+//
+// Methods that return no error end the test when something goes wrong, so they
+// are for the test's own goroutine. s.client, s.tryStatus and s.tryGet are for
+// others.
+//
+// The service runs in a session of its own: that is how its processes are
+// known after their master has gone. The test process is their subreaper.
+package integration

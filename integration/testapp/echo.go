@@ -1,0 +1,56 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/baton-go/baton/framework"
+	"github.com/baton-go/baton/integration/testapp/config"
+)
+
+// echoService sends every line back; the line "who" is answered with the
+// worker, the version and the pid.
+func echoService(cfg config.Config, fail string) func(context.Context, framework.Listeners) error {
+	return func(ctx context.Context, ls framework.Listeners) error {
+		if err := failInBuild(ctx, fail); err != nil {
+			return err
+		}
+		var all sync.WaitGroup
+		for _, ln := range ls.All() {
+			all.Go(func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return // a drain ends Accept when nothing is left
+					}
+					all.Go(func() { echoLines(c, cfg.Version) })
+				}
+			})
+		}
+		all.Wait()
+		return nil
+	}
+}
+
+func echoLines(c net.Conn, version string) {
+	defer c.Close()
+	lines := bufio.NewReader(c)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if line == "who\n" {
+			line = fmt.Sprintf("%s %s %d\n", framework.WorkerID(), version, os.Getpid())
+		}
+		if _, err := c.Write([]byte(line)); err != nil {
+			return
+		}
+	}
+}

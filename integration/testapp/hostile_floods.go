@@ -1,0 +1,63 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"time"
+)
+
+// More of what the master understands.
+const (
+	typeReady   = 65
+	typeLeave   = 70
+	typeDrained = 71
+)
+
+// Attacks that go on. They are over when the process is, or after a minute.
+func init() {
+	attacks["flood-errors"] = forAWhile(func(fd int) error { return send(fd, []byte("garbage")) })
+	attacks["flood-files"] = forAWhile(sendManyFiles)
+	attacks["flood-leave"] = forAWhile(func(fd int) error {
+		if err := send(fd, message(typeLeave, 0, nil)); err != nil {
+			return err
+		}
+		return send(fd, message(typeReady, 0, nil))
+	})
+	attacks["absurd-report"] = func(fd int) error {
+		for _, m := range []string{`{"finished":-5,"cut":9223372036854775807}`, `[]`} {
+			if err := send(fd, message(typeDrained, 0, []byte(m))); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// forAWhile repeats an attack beside the answer.
+func forAWhile(attack func(fd int) error) func(int) error {
+	return func(fd int) error {
+		go func() {
+			for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+				if attack(fd) != nil {
+					return
+				}
+			}
+		}()
+		return nil
+	}
+}
+
+// sendManyFiles sends as many descriptors as a message can carry.
+func sendManyFiles(fd int) error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	files := make([]int, 253)
+	for i := range files {
+		files[i] = int(null.Fd())
+	}
+	return send(fd, message(typePong, len(files), nil), files...)
+}

@@ -1,0 +1,95 @@
+//go:build linux
+
+// Testapp is the service that the process tests drive: the handlers of the
+// load generator, behind the framework, with the behaviour that is written
+// behind the end of its executable (see package config).
+//
+// Beside the routes of load.Handler it answers
+//
+//	GET /version           the version, as every answer does in X-Version
+//	GET /env?name=NAME     the variable as the worker sees it
+//	GET /fds               how many descriptors the worker has open
+//	GET /open?n=N          opens N more, and says how many could be
+//	GET /release           closes those
+//	GET /exit?code=N       the worker exits at once; there is no answer
+//	GET /hostile?do=NAME   the worker turns on its master; see hostile.go
+//
+// Its arguments are further options; see arguments.go.
+package main
+
+import (
+	"context"
+	"log"
+	"net/http"
+	"os"
+
+	"github.com/baton-go/baton/framework"
+	"github.com/baton-go/baton/integration/testapp/config"
+	"github.com/baton-go/baton/listener"
+)
+
+func main() {
+	// By the inode, not by the path: a respawn runs the pinned binary.
+	cfg, err := config.Read("/proc/self/exe")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fail := failure(cfg)
+	failAtStart(fail)
+	if cfg.Serve {
+		err = framework.Serve(echoService(cfg, fail), options(cfg)...)
+	} else {
+		err = framework.RunFunc(func(ctx context.Context) (http.Handler, error) {
+			if err := failInBuild(ctx, fail); err != nil {
+				return nil, err
+			}
+			takeTime(ctx, cfg.BuildTakes)
+			return handler(cfg), nil
+		}, options(cfg)...)
+	}
+	if err != nil {
+		log.Print(err)
+	}
+	os.Exit(framework.ExitCode(err))
+}
+
+func options(cfg config.Config) []framework.Option {
+	var opts []framework.Option
+	if cfg.Workers > 0 {
+		opts = append(opts, framework.Workers(cfg.Workers))
+	}
+	for _, l := range cfg.Listeners {
+		var o []listener.Option
+		if l.Name != "" {
+			o = append(o, listener.Name(l.Name))
+		}
+		opts = append(opts, framework.Listen(l.Network, l.Addr, o...))
+	}
+	c := cfg.Options
+	opts = given(opts, c.DrainTimeout, framework.DrainTimeout)
+	opts = given(opts, c.StopTimeout, framework.StopTimeout)
+	opts = given(opts, c.StopDelay, framework.StopDelay)
+	opts = given(opts, c.ReadyTimeout, framework.ReadyTimeout)
+	opts = given(opts, c.KillTimeout, framework.KillTimeout)
+	opts = given(opts, c.HangTimeout, framework.HangTimeout)
+	opts = given(opts, c.GiveUpAfter, framework.GiveUpAfter)
+	opts = given(opts, c.IdleGrace, framework.IdleGrace)
+	opts = given(opts, c.MaxDraining, framework.MaxDraining)
+	if c.PIDFile != "" {
+		opts = append(opts, framework.PIDFile(c.PIDFile))
+	}
+	if c.RuntimeDir != "" {
+		opts = append(opts, framework.RuntimeDir(c.RuntimeDir))
+	}
+	if c.EnvFile != "" {
+		opts = append(opts, framework.EnvFile(c.EnvFile))
+	}
+	return append(opts, argumentOptions()...)
+}
+
+func given[T any](opts []framework.Option, value *T, option func(T) framework.Option) []framework.Option {
+	if value == nil {
+		return opts
+	}
+	return append(opts, option(*value))
+}
