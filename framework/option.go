@@ -122,9 +122,13 @@ func ReadyTimeout(d time.Duration) Option { return readyTimeoutVar.code(d) }
 // OnStop no time.
 func KillTimeout(d time.Duration) Option { return killTimeoutVar.code(d) }
 
-// HangTimeout is how long a worker may take no notice of its master before its
-// goroutines are dumped and it is killed and replaced. It gets no connections
-// long before that, after one second. From 0 to 720 hours.
+// HangTimeout is how long a worker may take no notice of its master, or leave a
+// connection that it was sent unaccepted, before its goroutines are dumped and,
+// a second later, it is killed and replaced. It gets no connections long before
+// that, after one second. From 0 to 720 hours.
+//
+// A Serve function that accepts no more than a limit of connections at a time
+// should have a longer one, or none.
 //
 // Default 30 s. Variable BATON_HANG_TIMEOUT. Zero never kills, which suits a
 // debugger.

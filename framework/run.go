@@ -37,6 +37,11 @@ func RunFunc(build func(context.Context) (http.Handler, error), opts ...Option) 
 // it has, and returns; returning earlier, with or without an error, counts as a
 // crash. The worker is ready when serve has called Ready, or Accept on every
 // listener.
+//
+// To stop accepting, close the listeners: connections that have not been
+// accepted go to another worker. An http.Server is better run by RunFunc, for
+// its Shutdown drops requests that it has just read, and closes idle
+// connections under clients that may be writing.
 func Serve(serve func(context.Context, Listeners) error, opts ...Option) error {
 	if serve == nil {
 		return configError([]string{"Serve(nil): expected a function"})
