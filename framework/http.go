@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/baton-go/baton/internal/movable"
 )
 
 // Timeouts of the http.Server unless HTTPServer sets others.
@@ -80,24 +82,25 @@ type httpServer struct {
 
 // connState is what is known of a connection that net/http serves.
 type connState struct {
-	state    http.ConnState
-	since    time.Time
-	received uint64 // bytes read from it by then
-	h2       atomic.Bool
+	state http.ConnState
+	since time.Time
+	h2    atomic.Bool
 }
 
 // connKey leads from a request's context to its connection's *connState.
 type connKey struct{}
 
-// receiver counts the bytes that were read from it: net/http calls a
-// connection idle, or new, until it has read a whole header.
-type receiver interface{ Received() uint64 }
+// parkListener wraps what it accepts, so that it can be told whether a byte of
+// the next request has been read: net/http calls a connection idle, or new,
+// until it has read a whole header.
+type parkListener struct{ net.Listener }
 
-func received(c net.Conn) uint64 {
-	if r, ok := c.(receiver); ok {
-		return r.Received()
+func (l parkListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if s, ok := c.(movable.Stream); ok {
+		return movable.Wrap(s), err
 	}
-	return 0
+	return c, err
 }
 
 func newHTTPServer(l *life, h http.Handler, configure []func(*http.Server)) *httpServer {
@@ -139,6 +142,9 @@ func (s *httpServer) chain() {
 	})
 	state := s.srv.ConnState
 	s.srv.ConnState = func(c net.Conn, st http.ConnState) {
+		if mc, ok := c.(*movable.Conn); ok {
+			mc.State(st)
+		}
 		over := st == http.StateClosed || st == http.StateHijacked
 		if !over {
 			s.track(c, st)
@@ -201,7 +207,7 @@ func (s *httpServer) track(c net.Conn, st http.ConnState) {
 		delete(s.conns, c)
 	default:
 		if known := s.conns[c]; known != nil { // else hijacked or closed before
-			known.state, known.since, known.received = st, time.Now(), received(c)
+			known.state, known.since = st, time.Now()
 		}
 	}
 	s.mu.Unlock()
@@ -217,7 +223,7 @@ func (s *httpServer) notify() {
 
 // run serves until the listener ends.
 func (s *httpServer) run(ln net.Listener) error {
-	err := s.srv.Serve(ln)
+	err := s.srv.Serve(parkListener{ln})
 	s.mu.Lock()
 	s.accepted = true
 	s.mu.Unlock()
@@ -260,20 +266,33 @@ func (s *httpServer) drain() {
 // closed, and how often that is looked at once the grace is over.
 const idleRecheck = 50 * time.Millisecond
 
+// parkTimeout bounds the wait for a connection that is being closed to notice.
+const parkTimeout = 100 * time.Millisecond
+
 // closeIdle closes the connections on which no request has begun.
 func (s *httpServer) closeIdle() {
 	s.mu.Lock()
-	var idle []net.Conn
+	var parked []*movable.Conn
+	var others []net.Conn // HTTP/2, and what is no connection of ours
 	now := time.Now()
 	limit := s.l.idleLimit(now)
 	for c, st := range s.conns {
-		if (st.state == http.StateIdle || st.state == http.StateNew) && now.Sub(st.since) >= limit &&
-			(received(c) == st.received || st.h2.Load()) && unread(c) == 0 {
-			idle = append(idle, c)
+		if st.state != http.StateIdle && st.state != http.StateNew || now.Sub(st.since) < limit {
+			continue
+		}
+		if mc, ok := c.(*movable.Conn); ok && !st.h2.Load() {
+			parked = append(parked, mc)
+		} else {
+			others = append(others, c)
 		}
 	}
 	s.mu.Unlock()
-	for _, c := range idle {
+	for _, c := range parked {
+		if _, ok := c.Parked(); ok {
+			c.CloseParked(parkTimeout) // unless a request comes first
+		}
+	}
+	for _, c := range others {
 		c.Close()
 	}
 }

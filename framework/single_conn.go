@@ -150,18 +150,9 @@ func (l *singleListener) Close() (err error) {
 // singleConn counts itself out, and what was read from it.
 type singleConn struct {
 	net.Conn
-	open     *openConns
-	received atomic.Uint64
-	closed   atomic.Bool
+	open   *openConns
+	closed atomic.Bool
 }
-
-func (c *singleConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.received.Add(uint64(max(n, 0)))
-	return n, err
-}
-
-func (c *singleConn) Received() uint64 { return c.received.Load() }
 
 // ReadFrom keeps sendfile.
 func (c *singleConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
@@ -173,6 +164,14 @@ func (c *singleConn) SyscallConn() (syscall.RawConn, error) {
 		return nil, errors.ErrUnsupported
 	}
 	return sc.SyscallConn()
+}
+
+// CloseRead ends the client's half of the connection.
+func (c *singleConn) CloseRead() error {
+	if cr, ok := c.Conn.(interface{ CloseRead() error }); ok {
+		return cr.CloseRead()
+	}
+	return errors.ErrUnsupported
 }
 
 // CloseWrite ends our half of the connection.

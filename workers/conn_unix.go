@@ -23,20 +23,11 @@ type stream interface {
 type conn[S stream] struct {
 	inner    S
 	counters *counters
-	received atomic.Uint64 // bytes
-	linger   atomic.Bool   // the application chose how Close ends
+	linger   atomic.Bool // the application chose how Close ends
 	closed   atomic.Bool
 }
 
-func (c *conn[S]) Read(b []byte) (int, error) {
-	n, err := c.inner.Read(b)
-	c.received.Add(uint64(max(n, 0)))
-	return n, err
-}
-
-// Received returns the number of bytes that Read has returned.
-func (c *conn[S]) Received() uint64 { return c.received.Load() }
-
+func (c *conn[S]) Read(b []byte) (int, error)         { return c.inner.Read(b) }
 func (c *conn[S]) Write(b []byte) (int, error)        { return c.inner.Write(b) }
 func (c *conn[S]) LocalAddr() net.Addr                { return c.inner.LocalAddr() }
 func (c *conn[S]) RemoteAddr() net.Addr               { return c.inner.RemoteAddr() }

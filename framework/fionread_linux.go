@@ -1,5 +1,0 @@
-package framework
-
-import "golang.org/x/sys/unix"
-
-const fionread = unix.SIOCINQ
