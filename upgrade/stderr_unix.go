@@ -5,6 +5,7 @@ package upgrade
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,14 +21,15 @@ const stderrEnv = "_BATON_UPGRADE_STDERR"
 
 // stderrTail is how much of it is kept; lastOutput how long its end is waited for.
 const (
-	stderrTail = 8 << 10
-	lastOutput = 200 * time.Millisecond
+	stderrTail    = 8 << 10
+	lastOutput    = 200 * time.Millisecond
+	waitingChunks = 256 // of up to 4 KiB, for our stderr
 )
 
 // capture passes on what a new process writes, and keeps the end of it.
 type capture struct {
 	w    *os.File
-	done chan struct{}
+	done chan struct{} // all is passed on
 
 	mu   sync.Mutex
 	tail []byte
@@ -42,17 +44,29 @@ func newCapture() (*capture, error) {
 	}
 	c := &capture{w: w, done: make(chan struct{})}
 	os.Setenv(stderrEnv, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), w.Fd()))
+	// Our own stderr may be a pipe that nobody reads. That is no reason for the
+	// new process to wait: what does not fit in the queue is kept from it.
+	pass := make(chan []byte, waitingChunks)
 	go func() {
-		defer close(c.done)
+		defer close(pass)
 		defer r.Close()
 		buf := make([]byte, 4<<10)
 		for {
 			n, err := r.Read(buf)
 			c.keep(buf[:n])
-			_, _ = os.Stderr.Write(buf[:n])
+			select {
+			case pass <- slices.Clone(buf[:n]):
+			default:
+			}
 			if err != nil {
 				return
 			}
+		}
+	}()
+	go func() {
+		defer close(c.done)
+		for b := range pass {
+			_, _ = os.Stderr.Write(b)
 		}
 	}()
 	return c, nil

@@ -32,6 +32,9 @@ var stepTimeout = 10 * time.Second // tests wait less
 // flipped says that tableflip started this process.
 var flipped bool
 
+// arrived is called when such a process has come as far as New.
+var arrived = func() {}
+
 // tableflip leaves its marker in the environment and its pipes inheritable: a
 // program started by main would take itself for the new process.
 func init() {
@@ -49,6 +52,7 @@ func init() {
 	redirect()
 	syscall.CloseOnExec(flipReady)
 	syscall.CloseOnExec(flipParent)
+	arrived = forsaken(flipParent)
 }
 
 // Options of an Upgrader.
@@ -67,11 +71,13 @@ type Upgrader struct {
 	flip   *tableflip.Upgrader
 	pred   *Predecessor
 	cancel time.Duration
+	kept   map[string]os.FileInfo // what was inherited, and is kept under the same name
 }
 
 // New returns the Upgrader of this process. Only one can be made.
 func New(o Options) (*Upgrader, error) {
 	if flipped {
+		arrived()
 		os.Setenv(flipEnv, "yes")
 	}
 	flip, err := tableflip.New(tableflip.Options{UpgradeTimeout: o.Timeout})
@@ -79,7 +85,7 @@ func New(o Options) (*Upgrader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}
-	u := &Upgrader{flip: flip, cancel: o.CancelTimeout}
+	u := &Upgrader{flip: flip, cancel: o.CancelTimeout, kept: map[string]os.FileInfo{}}
 	if flip.HasParent() {
 		if u.pred, err = newPredecessor(flip); err != nil {
 			return nil, fmt.Errorf("upgrade: %w", err)
@@ -94,6 +100,13 @@ func (u *Upgrader) Predecessor() *Predecessor { return u.pred }
 
 // Keep hands a duplicate of f to every new process, under that name.
 func (u *Upgrader) Keep(name string, f *os.File) error {
+	// tableflip keeps what was inherited, and would forget to close it if it
+	// were given another: then a socket would stay open after Stop.
+	if was := u.kept[name]; was != nil {
+		if info, err := f.Stat(); err == nil && os.SameFile(was, info) {
+			return nil
+		}
+	}
 	if err := u.flip.AddFile(name, f); err != nil {
 		return fmt.Errorf("upgrade: keep %s: %w", name, err)
 	}
@@ -101,11 +114,17 @@ func (u *Upgrader) Keep(name string, f *os.File) error {
 }
 
 // Inherit returns the file that the predecessor kept under that name, nil if
-// there is none. What nobody inherits is closed once this process is ready.
+// there is none. It is kept for the next process, too. What nobody inherits is
+// closed once this process is ready.
 func (u *Upgrader) Inherit(name string) (*os.File, error) {
 	f, err := u.flip.File(name)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: inherit %s: %w", name, err)
+	}
+	if f != nil {
+		if info, err := f.Stat(); err == nil {
+			u.kept[name] = info
+		}
 	}
 	return f, nil
 }

@@ -118,7 +118,7 @@ func (p *Pool) spawn(g *generation, n int, replaces *child) {
 			p.d.hold(true)
 		}
 		err := p.reserve.with(func() (err error) {
-			st, err = start(b, id, p.cfg, env)
+			st, err = start(b, id, p.cfg, env, p.stderr)
 			return err
 		})
 		if hold {

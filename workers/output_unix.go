@@ -20,8 +20,7 @@ type output struct {
 	done chan struct{} // closed at the end of the pipe
 }
 
-// newOutput copies r to dst until it ends. Should dst block, so does this
-// goroutine, and then the worker; the master does not.
+// newOutput copies r to dst until it ends. Should dst block, so does the worker.
 func newOutput(r *os.File, dst io.Writer) *output {
 	o := &output{done: make(chan struct{})}
 	go func() {

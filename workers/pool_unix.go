@@ -39,6 +39,7 @@ type Pool struct {
 	cfg       Config
 	d         *dispatcher
 	reserve   *reserve
+	stderr    *forward
 	listeners []ListenerInfo
 	acceptors []*acceptor
 
@@ -77,7 +78,7 @@ func New(cfg Config) *Pool {
 		cfg.Policy = dispatch.RoundRobin()
 	}
 	p := &Pool{
-		cfg: cfg, d: newDispatcher(cfg.Policy), reserve: newReserve(),
+		cfg: cfg, d: newDispatcher(cfg.Policy), reserve: newReserve(), stderr: newForward(os.Stderr),
 		posts: make(chan func(), 256), ended: make(chan struct{}), events: newEmitter(cfg.OnEvent), override: cfg.Workers,
 	}
 	p.d.accepted = make([]uint64, len(cfg.Listeners))
@@ -101,6 +102,8 @@ const tick = 500 * time.Millisecond
 func (p *Pool) Run() error {
 	defer p.events.close()
 	defer p.reserve.close()
+	go p.stderr.run()
+	defer p.stderr.close()
 	defer close(p.ended)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()

@@ -3,6 +3,7 @@ package workers
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -196,7 +197,7 @@ func TestWorkerProcess(t *testing.T) {
 	}
 	defer b.Close()
 	env := append(os.Environ(), taskEnv+"=worker", "NOTIFY_SOCKET=/x", "LISTEN_FDS=1", "LISTEN_ADDR=:80", MarkerEnv+"=old")
-	s, err := start(b, ID{4, 2}, Config{Argv: []string{"/opt/app", "-x"}, Dir: "/"}, env)
+	s, err := start(b, ID{4, 2}, Config{Argv: []string{"/opt/app", "-x"}, Dir: "/"}, env, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +289,7 @@ func TestGreetingWithAnotherNonceIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	s, err := start(b, ID{1, 1}, Config{Argv: []string{"app"}, Dir: "/"}, append(os.Environ(), taskEnv+"=worker"))
+	s, err := start(b, ID{1, 1}, Config{Argv: []string{"app"}, Dir: "/"}, append(os.Environ(), taskEnv+"=worker"), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +330,7 @@ func TestStartFailsCleanly(t *testing.T) {
 	}
 	defer b.Close()
 	before := openFiles()
-	if s, err := start(b, ID{1, 1}, Config{Argv: []string{"app"}, Dir: "/"}, nil); err == nil || s != nil || !strings.Contains(err.Error(), path) {
+	if s, err := start(b, ID{1, 1}, Config{Argv: []string{"app"}, Dir: "/"}, nil, io.Discard); err == nil || s != nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("start: %v, %v", s, err)
 	}
 	for fd, target := range leaked(before) {

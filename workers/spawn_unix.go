@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,8 +80,8 @@ type started struct {
 }
 
 // start runs b as worker id, in a process group of its own so that a Ctrl-C
-// reaches the master only.
-func start(b *Binary, id ID, cfg Config, env []string) (s *started, err error) {
+// reaches the master only. What it writes until it is ready goes to stderr, too.
+func start(b *Binary, id ID, cfg Config, env []string, stderr io.Writer) (s *started, err error) {
 	s = &started{nonce: rand.Text()}
 	var opened []*os.File // the worker's ends
 	defer func() {
@@ -131,7 +132,7 @@ func start(b *Binary, id ID, cfg Config, env []string) (s *started, err error) {
 		errR.Close()
 		return s, fmt.Errorf("start %s: %w", b.Path, err)
 	}
-	s.out = newOutput(errR, os.Stderr)
+	s.out = newOutput(errR, stderr)
 	return s, nil
 }
 

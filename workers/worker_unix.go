@@ -40,6 +40,7 @@ type Worker struct {
 // Marked says whether this process was started as a worker, and as which. It
 // removes the marker from the environment and keeps the worker's descriptors
 // from being inherited further. It must be called before main runs anything.
+// From then on, and until Join, the process ends if its master is gone.
 func Marked() (*Mark, bool) {
 	value, ok := os.LookupEnv(MarkerEnv)
 	if !ok {
@@ -55,11 +56,14 @@ func Marked() (*Mark, bool) {
 		syscall.CloseOnExec(fd)
 	}
 	os.Args[0] = m.Argv0
-	return &Mark{marker: m}, true
+	return &Mark{marker: m, arrived: forsaken(workerIPC)}, true
 }
 
 // Mark is what a worker knows of itself before it has met its master.
-type Mark struct{ marker marker }
+type Mark struct {
+	marker  marker
+	arrived func() // in Join
+}
 
 // ID returns the generation and slot.
 func (m *Mark) ID() ID { return ID{Generation: m.marker.Generation, Slot: m.marker.Slot} }
@@ -75,6 +79,7 @@ var ErrNotWanted = errors.New("the master does not want this worker")
 // this binary and environment ask for.
 func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	setComm(m.marker.Argv0)
+	m.arrived()
 	conn, err := ipc.NewConn(os.NewFile(workerIPC, "master"))
 	if err != nil {
 		return nil, fmt.Errorf("socket to the master: %w", err)

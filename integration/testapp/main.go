@@ -36,8 +36,9 @@ func main() {
 	}
 	fail := failure(cfg)
 	failAtStart(fail)
+	quirkAtStart(cfg)
 	if cfg.Serve {
-		err = framework.Serve(echoService(cfg, fail), options(cfg)...)
+		err = framework.Serve(quirkyService(cfg, echoService(cfg, fail)), options(cfg)...)
 	} else {
 		err = framework.RunFunc(func(ctx context.Context) (http.Handler, error) {
 			if err := failInBuild(ctx, fail); err != nil {

@@ -37,6 +37,9 @@ type Config struct {
 	// when it starts: a release that works, and whose respawns fail.
 	FailIf string `json:"fail_if,omitempty"`
 
+	// Quirk is one of the Quirk constants, "" for none.
+	Quirk string `json:"quirk,omitempty"`
+
 	// BuildTakes is how long build takes: a deploy that lasts.
 	BuildTakes time.Duration `json:"build_takes,omitempty"`
 }
