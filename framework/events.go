@@ -22,7 +22,11 @@ func (l logger) event(e workers.Event) {
 		if e.Cut > 0 {
 			level = l.Warn
 		}
-		level(fmt.Sprintf("generation %d drained", e.Generation), "finished", e.Finished, "cut", e.Cut, "took", round(e.Took))
+		args := []any{"finished", e.Finished, "cut", e.Cut, "took", round(e.Took)}
+		if e.Moved > 0 {
+			args = append(args, "moved", e.Moved)
+		}
+		level(fmt.Sprintf("generation %d drained", e.Generation), args...)
 	case workers.GenerationRefused:
 		args := []any{"reason", e.Reason}
 		if e.Stderr != "" {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/baton-go/baton/internal/movable"
+	"github.com/baton-go/baton/workers"
 )
 
 // Timeouts of the http.Server unless HTTPServer sets others.
@@ -73,6 +74,7 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 type httpServer struct {
 	l   *life
 	srv *http.Server
+	ln  net.Listener
 
 	mu       sync.Mutex
 	conns    map[net.Conn]*connState
@@ -82,6 +84,7 @@ type httpServer struct {
 
 // connState is what is known of a connection that net/http serves.
 type connState struct {
+	conn  *movable.Conn // nil if it is none
 	state http.ConnState
 	since time.Time
 	h2    atomic.Bool
@@ -93,14 +96,24 @@ type connKey struct{}
 // parkListener wraps what it accepts, so that it can be told whether a byte of
 // the next request has been read: net/http calls a connection idle, or new,
 // until it has read a whole header.
-type parkListener struct{ net.Listener }
+// One that another worker had goes on where it was.
+type parkListener struct {
+	net.Listener
+	srv *http.Server
+}
 
 func (l parkListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if s, ok := c.(movable.Stream); ok {
-		return movable.Wrap(s), err
+	s, ok := c.(movable.Stream)
+	if !ok {
+		return c, err
 	}
-	return c, err
+	if from, ok := c.(interface{ Moved() (workers.Moved, bool) }); ok {
+		if m, ok := from.Moved(); ok {
+			return movable.Resume(movable.Moved{Conn: s, Unread: m.Unread, Idle: m.Idle, New: m.New, Posted: m.Posted}, l.srv), nil
+		}
+	}
+	return movable.Wrap(s), nil
 }
 
 func newHTTPServer(l *life, h http.Handler, configure []func(*http.Server)) *httpServer {
@@ -124,18 +137,26 @@ func (s *httpServer) chain() {
 		handler = http.DefaultServeMux
 	}
 	s.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor >= 2 {
+		c, _ := r.Context().Value(connKey{}).(*connState)
+		moves := false
+		switch {
+		case c == nil:
+		case r.ProtoMajor >= 2:
 			// net/http calls it idle when it has no streams. Frames that are not
 			// of a stream come then, too, and must not make it look busy.
-			if c, ok := r.Context().Value(connKey{}).(*connState); ok {
-				c.h2.Store(true)
-			}
+			c.h2.Store(true)
+		case c.conn != nil:
+			c.conn.Handling(r.Method)
+			moves = true
 		}
 		select {
 		case <-s.l.draining:
 			// The client learns with its answer that the next request needs a
-			// new connection. On HTTP/2 net/http makes a GOAWAY of it.
-			w.Header().Set("Connection", "close")
+			// new connection, unless this one goes to another worker after it.
+			// On HTTP/2 net/http makes a GOAWAY of it.
+			if !moves || !s.l.moving() {
+				w.Header().Set("Connection", "close")
+			}
 		default:
 		}
 		handler.ServeHTTP(w, r)
@@ -180,6 +201,7 @@ func (s *httpServer) chain() {
 			}
 		}
 		st := &connState{since: time.Now()}
+		st.conn, _ = c.(*movable.Conn)
 		s.mu.Lock()
 		s.conns[c] = st
 		s.mu.Unlock()
@@ -223,7 +245,8 @@ func (s *httpServer) notify() {
 
 // run serves until the listener ends.
 func (s *httpServer) run(ln net.Listener) error {
-	err := s.srv.Serve(parkListener{ln})
+	s.ln = ln
+	err := s.srv.Serve(parkListener{ln, s.srv})
 	s.mu.Lock()
 	s.accepted = true
 	s.mu.Unlock()
@@ -231,14 +254,27 @@ func (s *httpServer) run(ln net.Listener) error {
 	return err
 }
 
-// drain waits for the connections to end: busy ones after their answer, idle
-// ones once their grace is over. At the deadline it cuts the rest.
+// drain waits for the connections to end. Where another worker can take them,
+// those on which no request has begun go to it, the others after their answer.
+// Else busy ones end after their answer, and idle ones once their grace is over.
+// At the deadline it cuts the rest.
 func (s *httpServer) drain() {
 	defer s.srv.Close()
+	if s.l.moving() && movable.SelfTest() != nil {
+		s.l.stay() // this net/http is not the one that we know
+	}
 	graceUp := s.l.graceUp
 	over := false
+	recheck := minRecheck
 	for {
-		if over {
+		moving := s.l.moving()
+		switch {
+		case moving:
+			if s.moveParked() {
+				recheck = minRecheck
+				continue
+			}
+		case over:
 			s.closeIdle()
 		}
 		s.mu.Lock()
@@ -248,11 +284,17 @@ func (s *httpServer) drain() {
 			return
 		}
 		var again <-chan time.Time
-		if over {
+		switch {
+		case moving:
+			// net/http tells that a connection is idle just before it waits.
+			again = time.After(recheck)
+			recheck = min(2*recheck, idleRecheck)
+		case over:
 			again = time.After(idleRecheck)
 		}
 		select {
 		case <-s.changed:
+			recheck = minRecheck
 		case <-again:
 		case <-graceUp:
 			graceUp, over = nil, true
@@ -265,6 +307,9 @@ func (s *httpServer) drain() {
 // idleRecheck is how long a connection must have been idle at least to be
 // closed, and how often that is looked at once the grace is over.
 const idleRecheck = 50 * time.Millisecond
+
+// minRecheck is how soon a connection that has become idle is looked at again.
+const minRecheck = time.Millisecond
 
 // parkTimeout bounds the wait for a connection that is being closed to notice.
 const parkTimeout = 100 * time.Millisecond

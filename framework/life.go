@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -26,6 +27,10 @@ type life struct {
 	ready   chan struct{} // closed when the application says so
 	readyOK sync.Once
 
+	// give hands an idle connection of a listener on to another worker; false:
+	// it stays here. nil where there is no other.
+	give func(net.Listener, net.Conn, workers.Moved) bool
+
 	open      func() int // connections, now
 	graceOnce sync.Once
 	cutOnce   sync.Once
@@ -33,6 +38,7 @@ type life struct {
 
 	mu       sync.Mutex
 	begun    bool
+	moves    bool // idle connections go to another worker
 	deadline time.Time
 	grace    time.Duration // of a connection that becomes idle
 	graceAt  time.Time     // of those that were idle when the drain began
@@ -63,6 +69,7 @@ func lifeOf(ctx context.Context) *life {
 func (l *life) drain(o workers.DrainOrder) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.moves = o.Move && l.give != nil // the latest order counts
 	now := time.Now()
 	deadline := now.Add(o.Timeout)
 	if l.begun && !deadline.Before(l.deadline) {
@@ -89,6 +96,20 @@ func (l *life) drain(o workers.DrainOrder) {
 		close(l.draining)
 		l.endServ()
 	}
+}
+
+// moving says whether idle connections go to another worker.
+func (l *life) moving() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.moves
+}
+
+// stay ends the moving: nobody takes connections any more.
+func (l *life) stay() {
+	l.mu.Lock()
+	l.moves = false
+	l.mu.Unlock()
 }
 
 // cutNow counts what it cuts before anybody can begin to close it.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -45,6 +46,10 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 		}
 		close(accepting)
 	}()
+	l.give = func(ln net.Listener, c net.Conn, m workers.Moved) bool {
+		wl, ok := ln.(*workers.Listener)
+		return ok && w.Return(wl, c, m)
+	}
 	returned := make(chan error, 1)
 	go func() { returned <- serve(l.serve, ls) }()
 
@@ -102,7 +107,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.DrainReport {
 	open, taken := w.Open(), w.Taken()
 	finished := func(cut int) workers.DrainReport {
-		return workers.DrainReport{Finished: max(open+w.Taken()-taken-cut, 0), Cut: cut}
+		return workers.DrainReport{Finished: max(open+w.Taken()-taken-cut-w.Moved(), 0), Cut: cut, Moved: w.Moved()}
 	}
 	stopped := false
 	for {

@@ -32,13 +32,15 @@ type child struct {
 	timer       *time.Timer // ready, drain or kill deadline
 	drainBy     time.Time   // when a draining worker is cut
 
-	pinged  time.Time    // of the ping not answered yet; zero if none
-	ponged  atomic.Bool  // set by the reader
-	stalled bool         // out of the rotation
-	dumped  time.Time    // SIGQUIT was sent
-	faults  atomic.Int32 // protocol errors
+	pinged   time.Time    // of the ping not answered yet; zero if none
+	pingOwed bool         // it did not fit into the socket yet
+	ponged   atomic.Bool  // set by the reader
+	stalled  bool         // out of the rotation
+	dumped   time.Time    // SIGQUIT was sent
+	faults   atomic.Int32 // protocol errors
 
-	heard      uint64 // messages that are sent once; the reader's
+	heard      uint64   // messages that are sent once; the reader's
+	keys       []string // of its listeners, in its order; nil: ours
 	readerDone chan struct{}
 }
 
@@ -72,8 +74,11 @@ func (p *Pool) read(c *child, done chan struct{}) {
 }
 
 func (p *Pool) receive(c *child, f ipc.Frame) error {
+	if f.Type == msgReturn {
+		return p.returned(c, f)
+	}
 	if len(f.Files) > 0 {
-		// No message of a worker carries files. Off this goroutine, for a
+		// No other message of a worker carries files. Off this goroutine, for a
 		// socket among them may linger.
 		fds := append([]int(nil), f.Files...)
 		go closeForeign(fds)
@@ -107,7 +112,9 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		if err != nil {
 			return err
 		}
-		p.once(c, f.Type, func() { c.report = &DrainReport{Finished: counted(r.Finished), Cut: counted(r.Cut)} })
+		p.once(c, f.Type, func() {
+			c.report = &DrainReport{Finished: counted(r.Finished), Cut: counted(r.Cut), Moved: counted(r.Moved)}
+		})
 	default:
 		return errProtocol
 	}

@@ -23,6 +23,7 @@ type stream interface {
 type conn[S stream] struct {
 	inner    S
 	counters *counters
+	moved    *Moved
 	linger   atomic.Bool // the application chose how Close ends
 	closed   atomic.Bool
 }
@@ -55,6 +56,24 @@ func (c *conn[S]) Close() error {
 	err := c.inner.Close()
 	c.counters.end()
 	return err
+}
+
+// Moved returns what came with the connection from another worker; false if it
+// has come straight from a client.
+func (c *conn[S]) Moved() (Moved, bool) {
+	if c.moved == nil {
+		return Moved{}, false
+	}
+	return *c.moved, true
+}
+
+// release closes this process' descriptor and leaves the connection alone:
+// somebody else has it.
+func (c *conn[S]) release() {
+	if !c.closed.Swap(true) {
+		_ = c.inner.Close()
+		c.counters.end()
+	}
 }
 
 // tcpConn has the methods of *net.TCPConn that servers look for.

@@ -28,6 +28,9 @@ type held struct {
 	listener uint16
 	ledger   *ledger
 	sent     time.Time // to its worker; zero in the queue
+	moved    *Moved    // it comes from another worker
+	at       time.Time // when it came from there
+	consumed int64     // bytes that had been read from it by then
 }
 
 // dispatcher is the owner of connections between accept and acknowledgement.
@@ -45,6 +48,7 @@ type dispatcher struct {
 	serving  *ledger           // of the serving generation
 	reserved int               // room promised to accept loops
 	closed   bool              // no room any more: frozen or stopped
+	ending   bool              // workers keep what they have
 	held     int               // no room for a moment: somebody else needs descriptors
 	nextID   uint64
 	room     chan struct{} // closed when there may be room again
@@ -191,11 +195,21 @@ func (w *window) sendBatch(now time.Time) {
 	d := w.d
 	batch := w.batch[:min(len(w.batch), acceptBatch)]
 	w.payload, w.fds = w.payload[:0], w.fds[:0]
-	for _, h := range batch {
+	for i, h := range batch {
+		if h.moved != nil {
+			batch = batch[:i]
+			break
+		}
 		w.payload = appendConn(w.payload, h.id, h.listener)
 		w.fds = append(w.fds, h.fd)
 	}
-	err := w.conn.TrySend(msgConn, w.payload, w.fds)
+	var err error
+	if len(batch) > 0 {
+		err = w.conn.TrySend(msgConn, w.payload, w.fds)
+	} else {
+		batch = w.batch[:1]
+		err = w.sendMoved(batch[0], now)
+	}
 	if err != nil {
 		if errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad) {
 			w.block(now)
@@ -340,7 +354,7 @@ func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
 	w.gone = true
 	w.ledger.cut += uint64(cut)
 	for _, h := range w.unacked {
-		if !untouched(h.fd) {
+		if consumed(h.fd) > h.consumed {
 			// It read before it acknowledged. Whoever got this connection now
 			// would see half a request.
 			h.ledger.refuse(refusedTouched)

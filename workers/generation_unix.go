@@ -27,7 +27,7 @@ type generation struct {
 	probe                 bool // it is only to do that
 	done                  func(error)
 	timer                 *time.Timer
-	finished, cut         int
+	finished, cut, moved  int
 }
 
 // slot is a place for a worker, with the history of those that were in it.
@@ -247,13 +247,19 @@ func (p *Pool) drainChild(c *child, timeout time.Duration, reason string) {
 	}
 	c.expected = true
 	o := c.gen.options
-	c.say(msgDrain, encode(DrainOrder{Timeout: timeout, Grace: min(o.IdleGrace, timeout), Reason: reason}))
+	c.say(msgDrain, encode(DrainOrder{Timeout: timeout, Grace: min(o.IdleGrace, timeout), Move: p.canMove(), Reason: reason}))
 	drainBy := time.Now().Add(timeout)
 	if !c.drainBy.IsZero() && !drainBy.Before(c.drainBy) {
 		return // it has been told, and has no more time than that
 	}
 	c.drainBy = drainBy
 	c.setTimer(timeout+o.KillTimeout, p, func() { p.kill(c, "did not finish in time") })
+}
+
+// canMove says whether somebody can take the idle connections of a worker that
+// drains.
+func (p *Pool) canMove() bool {
+	return !p.stopping && p.serving != nil && p.serving.state == GenerationIsServing && p.serving.count(WorkerServing) > 0
 }
 
 // settle closes a generation whose last worker is gone.
@@ -265,7 +271,7 @@ func (p *Pool) settle(g *generation) {
 		return
 	}
 	if g.state == GenerationIsDraining {
-		p.emit(GenerationDrained{Generation: g.number, Finished: g.finished, Cut: g.cut, Took: time.Since(g.drained)})
+		p.emit(GenerationDrained{Generation: g.number, Finished: g.finished, Cut: g.cut, Moved: g.moved, Took: time.Since(g.drained)})
 	}
 	if g.state != GenerationIsGone {
 		move(&g.state, GenerationIsGone, generationMoves)

@@ -28,6 +28,7 @@ type handover struct {
 }
 
 type generationRecord struct {
+	Moved    int             `json:"moved"`
 	Number   int             `json:"number"`
 	State    GenerationState `json:"state"`
 	Binary   Binary          `json:"binary"`
@@ -44,6 +45,7 @@ type generationRecord struct {
 }
 
 type childRecord struct {
+	Listeners  []string     `json:"listeners"`
 	Slot       int          `json:"slot"`
 	PID        int          `json:"pid"`
 	State      WorkerState  `json:"state"`
@@ -60,9 +62,12 @@ type childRecord struct {
 }
 
 type heldRecord struct {
-	ID         uint64 `json:"id"`
-	Listener   string `json:"listener"` // key
-	Generation int    `json:"generation"`
+	Moved      *Moved    `json:"moved,omitempty"`
+	At         time.Time `json:"at"`
+	Consumed   int64     `json:"consumed,omitempty"`
+	ID         uint64    `json:"id"`
+	Listener   string    `json:"listener"` // key
+	Generation int       `json:"generation"`
 }
 
 const handoverVersion = 1
@@ -105,7 +110,7 @@ func (p *Pool) Freeze() error {
 func (p *Pool) Thaw() {
 	_ = p.do(func() {
 		p.frozen = false
-		p.lastTick = time.Time{}
+		p.lastTick = time.Now()
 		for _, g := range p.generations {
 			for _, c := range g.children {
 				_ = c.conn.SetReadDeadline(time.Time{})
@@ -162,7 +167,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		for _, h := range hs {
 			fd, derr := dupFD(h.fd)
 			add(fd, derr)
-			r := heldRecord{ID: h.id, Generation: h.ledger.generation}
+			r := heldRecord{ID: h.id, Generation: h.ledger.generation, Moved: h.moved, At: h.at, Consumed: h.consumed}
 			if h.listener != noListener {
 				r.Listener = p.acceptors[h.listener].key
 			}
@@ -175,6 +180,10 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		h.Accepted[a.key] = p.d.accepted[i]
 	}
 	h.Queue = hold(p.d.queue)
+	keys := make([]string, len(p.acceptors))
+	for i, a := range p.acceptors {
+		keys[i] = a.key
+	}
 	for _, g := range p.generations {
 		if g.state != GenerationIsServing && g.state != GenerationIsDraining {
 			continue
@@ -182,7 +191,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		gs := generationRecord{
 			Number: g.number, State: g.state, Binary: *g.binary, Env: g.env, Options: g.options, Wanted: g.wanted,
 			Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
-			Finished: g.finished, Cut: g.cut,
+			Finished: g.finished, Cut: g.cut, Moved: g.moved,
 		}
 		dup(g.binary.file)
 		for _, c := range g.children {
@@ -193,8 +202,13 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 			add(c.proc.handle())
 			dup(c.page)
 			dup(c.crash)
+			own := c.keys
+			if own == nil {
+				own = keys
+			}
 			gs.Workers = append(gs.Workers, childRecord{
-				Slot: c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
+				Listeners: own,
+				Slot:      c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
 				DrainBy: c.drainBy, Expected: c.expected, Restarts: g.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
 				Dispatched: c.window.dispatched, Unacked: hold(c.window.unacked),
 			})
@@ -311,7 +325,10 @@ func (p *Pool) adopt(in *Inheritance) error {
 			if err != nil {
 				continue
 			}
-			h := held{id: s.ID, fd: fd, listener: noListener, ledger: ledgers[s.Generation], sent: time.Now()}
+			h := held{
+				id: s.ID, fd: fd, listener: noListener, ledger: ledgers[s.Generation], sent: time.Now(),
+				moved: s.Moved, at: s.At, consumed: s.Consumed,
+			}
 			if i, ok := index[s.Listener]; ok {
 				h.listener = uint16(i)
 			}
@@ -338,7 +355,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 		g := &generation{
 			number: gs.Number, state: gs.State, binary: adoptBinary(gs.Binary, next()), ledger: ledgers[gs.Number],
 			options: gs.Options, wanted: gs.Wanted, env: gs.Env, slots: map[int]*slot{}, introduced: true,
-			born: gs.Born, served: gs.Served, drained: gs.Drained, finished: gs.Finished, cut: gs.Cut,
+			born: gs.Born, served: gs.Served, drained: gs.Drained, finished: gs.Finished, cut: gs.Cut, moved: gs.Moved,
 		}
 		for _, ws := range gs.Workers {
 			conn, cerr := ipc.NewConn(next())
@@ -357,7 +374,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 			c := &child{
 				started: started{proc: proc, conn: conn, page: page, crash: crash, nonce: ws.Nonce},
 				id:      ID{Generation: g.number, Slot: ws.Slot}, gen: g, state: ws.State, born: ws.Born, ready: ws.Ready,
-				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, readerDone: make(chan struct{}),
+				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, keys: ws.Listeners, readerDone: make(chan struct{}),
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
 			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched

@@ -42,6 +42,7 @@ type Pool struct {
 	stderr    *forward
 	listeners []ListenerInfo
 	acceptors []*acceptor
+	byKey     map[string]int // the acceptors' indices
 
 	pressed atomic.Int32 // accept loops at the limit of descriptors
 
@@ -87,6 +88,10 @@ func New(cfg Config) *Pool {
 		specs[i] = l.Spec()
 	}
 	keys := listener.Keys(specs)
+	p.byKey = map[string]int{}
+	for i, key := range keys {
+		p.byKey[key] = i
+	}
 	for i, l := range cfg.Listeners {
 		p.listeners = append(p.listeners, ListenerInfo{Name: l.Name(), Network: l.Addr().Network(), Address: l.Addr().String()})
 		p.acceptors = append(p.acceptors, newAcceptor(p, l, i, keys[i]))
@@ -105,6 +110,7 @@ func (p *Pool) Run() error {
 	go p.stderr.run()
 	defer p.stderr.close()
 	defer close(p.ended)
+	p.lastTick = time.Now() // the first tick can be late, too
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for !p.abandoned && (!p.stopping || len(p.generations) > 0) {
@@ -440,6 +446,7 @@ func (p *Pool) Stop(timeout time.Duration, reason string) {
 
 func (p *Pool) stop(timeout time.Duration, reason string) {
 	p.stopping = true
+	p.d.noReturns()
 	for _, g := range slices.Clone(p.generations) {
 		if g.state == GenerationStarting || g.state == GenerationIsReady {
 			p.discard(g, &RefusedError{Generation: g.number, Reason: "the service stops", Err: ErrStopped})

@@ -2,25 +2,25 @@ package workers
 
 import "golang.org/x/sys/unix"
 
-// untouched says whether nobody has read from the connection: all the bytes
-// that the kernel received for it are still unread. A FIN counts as one
-// received byte. It cannot tell for sockets other than TCP, where the missing
-// acknowledgement has to do.
-func untouched(fd int) bool {
+// consumed is the number of bytes that have been read from a connection: what
+// the kernel has received for it less what is still unread. A FIN counts as one
+// received byte. It cannot tell for sockets other than TCP, where it is 0 and
+// the missing acknowledgement has to do.
+func consumed(fd int) int64 {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return true
+		return 0
 	}
 	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
 	if err != nil {
-		return true
+		return 0
 	}
 	const closeWait = 8 // TCP_CLOSE_WAIT: the peer's FIN has arrived
 	read := int64(info.Bytes_received) - int64(unread)
 	if info.State == closeWait || info.State == tcpClose {
 		read--
 	}
-	return read <= 0
+	return max(read, 0)
 }
 
 const tcpClose = 7

@@ -20,6 +20,9 @@ const (
 	msgPing                     // answer with msgPong
 	msgDrain                    // JSON DrainOrder; may be repeated with a shorter time
 	msgWelcome                  // after the introduction: build the application
+	msgMoved                    // a connection from another worker, see appendMoved
+	msgReceipt                  // ids of returned connections that are the master's now
+	msgKeep                     // ids of returned connections that stay the worker's
 )
 
 // Messages from worker to master.
@@ -32,6 +35,7 @@ const (
 	msgPong                      // alive
 	msgLeave                     // asked to end by someone else; drain it
 	msgDrained                   // JSON DrainReport; it exits next
+	msgReturn                    // a connection for another worker, see appendMoved
 )
 
 // greeting is the first message: the master's.
@@ -69,6 +73,7 @@ type failure struct {
 type DrainOrder struct {
 	Timeout time.Duration `json:"timeout"` // then what is left is cut
 	Grace   time.Duration `json:"grace"`   // how long idle connections are kept for a last request
+	Move    bool          `json:"move"`    // idle connections can be given back
 	Reason  string        `json:"reason"`
 }
 
@@ -76,6 +81,7 @@ type DrainOrder struct {
 type DrainReport struct {
 	Finished int `json:"finished"`
 	Cut      int `json:"cut"`
+	Moved    int `json:"moved"` // given back, to other workers
 }
 
 var errProtocol = errors.New("protocol error")

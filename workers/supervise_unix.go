@@ -213,6 +213,7 @@ func (p *Pool) exited(c *child, status string) {
 	cut := int(open)
 	if c.report != nil {
 		g.finished += c.report.Finished
+		g.moved += c.report.Moved
 		cut = max(cut, c.report.Cut)
 	}
 	requeued := p.d.abandon(c.window, cut)
@@ -270,7 +271,7 @@ const dumpTime = time.Second
 // inspect pings the workers, takes those that do not answer out of the
 // rotation, and kills the one that has been silent for HangTimeout.
 func (p *Pool) inspect(now time.Time) {
-	late := !p.lastTick.IsZero() && now.Sub(p.lastTick) > 2*tick
+	late := now.Sub(p.lastTick) > 2*tick
 	p.lastTick = now
 	if late {
 		// We did not run ourselves: stopped, starved or suspended. The silence
@@ -289,11 +290,15 @@ func (p *Pool) inspect(now time.Time) {
 			}
 			switch {
 			case c.pinged.IsZero():
-				// One that does not even fit in the socket counts as unanswered.
-				_ = c.conn.TrySend(msgPing, nil, nil)
 				c.pinged = now
-			case late:
-				c.pinged = now
+				c.pingOwed = c.conn.TrySend(msgPing, nil, nil) != nil
+			case c.pingOwed:
+				c.pingOwed = c.conn.TrySend(msgPing, nil, nil) != nil
+				fallthrough
+			default:
+				if late {
+					c.pinged = now
+				}
 			}
 			silent := now.Sub(c.pinged)
 			waits := max(silent, p.d.age(c.window, now))

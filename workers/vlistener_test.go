@@ -47,11 +47,11 @@ func newMaster(t *testing.T, networks ...string) (*master, *Worker) {
 	page.Close()
 	w := &Worker{
 		id: ID{1, 1}, conn: conn, counters: counters,
-		drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
+		returns: newReturns(), drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
 	}
 	for i, network := range networks {
 		info := ListenerInfo{Name: fmt.Sprint("l", i), Network: network, Address: "127.0.0.1:80"}
-		w.listeners = append(w.listeners, newListener(w, info))
+		w.listeners = append(w.listeners, newListener(w, info, 0))
 	}
 	m := &master{t: t, conn: near, w: w, fds: map[uint64]int{}}
 	_ = near.SetReadDeadline(time.Now().Add(patience))
@@ -157,7 +157,7 @@ func TestAcknowledgedBeforeAcceptReturnsAndAByteIsRead(t *testing.T) {
 	// The acknowledgement is in the socket already, so this waits for nothing.
 	_ = m.conn.SetReadDeadline(time.Now().Add(patience))
 	m.wants(msgAck, 7)
-	if !untouched(m.fds[7]) {
+	if 0 != consumed(m.fds[7]) {
 		t.Error("it was read from before the first Read")
 	}
 	buf := make([]byte, 5)
@@ -326,7 +326,7 @@ func TestCommitAndReadyMakeServing(t *testing.T) {
 	}
 	w.Drained(DrainReport{Finished: 3, Cut: 1})
 	f, err = m.conn.Recv()
-	if r, derr := decode[DrainReport](f.Payload); err != nil || derr != nil || r != (DrainReport{3, 1}) {
+	if r, derr := decode[DrainReport](f.Payload); err != nil || derr != nil || r != (DrainReport{3, 1, 0}) {
 		t.Errorf("report %+v, %v, %v", r, err, derr)
 	}
 	if err := w.Leave(); err != nil {
@@ -340,7 +340,7 @@ func TestListenerAddress(t *testing.T) {
 		{"tcp", "127.0.0.1:80", "127.0.0.1:80"}, {"tcp", "[::1]:80", "[::1]:80"},
 		{"unix", "/run/a.sock", "/run/a.sock"}, {"tcp", "nonsense", ":0"},
 	} {
-		l := newListener(nil, ListenerInfo{Name: "n", Network: tt.network, Address: tt.address})
+		l := newListener(nil, ListenerInfo{Name: "n", Network: tt.network, Address: tt.address}, 0)
 		if got := l.Addr(); got.String() != tt.want || got.Network() != tt.network {
 			t.Errorf("%s %s: %v of %s", tt.network, tt.address, got, got.Network())
 		}

@@ -21,9 +21,10 @@ import (
 // is read. Until then the master keeps it, and gives it to another worker
 // should this one die.
 type Listener struct {
-	w    *Worker
-	info ListenerInfo
-	addr net.Addr
+	w     *Worker
+	info  ListenerInfo
+	index uint16 // in the master's order
+	addr  net.Addr
 
 	mu      sync.Mutex
 	some    sync.Cond
@@ -38,12 +39,13 @@ type Listener struct {
 }
 
 type incoming struct {
-	id uint64
-	fd int
+	id    uint64
+	fd    int
+	moved *Moved // it comes from another worker
 }
 
-func newListener(w *Worker, info ListenerInfo) *Listener {
-	l := &Listener{w: w, info: info, addr: parseAddr(info), first: make(chan struct{}), empty: make(chan struct{})}
+func newListener(w *Worker, info ListenerInfo, index uint16) *Listener {
+	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), first: make(chan struct{}), empty: make(chan struct{})}
 	l.some.L = &l.mu
 	return l
 }
@@ -71,13 +73,13 @@ func (l *Listener) Asked() <-chan struct{} { return l.first }
 func (l *Listener) Empty() <-chan struct{} { return l.empty }
 
 // push queues a connection; false when the application closed the listener.
-func (l *Listener) push(id uint64, fd int) bool {
+func (l *Listener) push(in incoming) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return false
 	}
-	l.waiting = append(l.waiting, incoming{id, fd})
+	l.waiting = append(l.waiting, in)
 	l.some.Signal()
 	return true
 }
@@ -140,7 +142,7 @@ func (l *Listener) acknowledge() {
 	ny, nn := 0, 0
 	l.taken = l.taken[:0]
 	for _, in := range batch {
-		c, err := newConn(l.w.counters, in.fd, l.info.Network)
+		c, err := newConn(l.w.counters, in, l.info.Network)
 		if err == nil {
 			l.taken = append(l.taken, c)
 		}
@@ -213,8 +215,8 @@ func (l *Listener) Discard() {
 }
 
 // newConn makes a net.Conn of a descriptor that it owns from then on.
-func newConn(c *counters, fd int, network string) (net.Conn, error) {
-	f := os.NewFile(uintptr(fd), "connection")
+func newConn(c *counters, in incoming, network string) (net.Conn, error) {
+	f := os.NewFile(uintptr(in.fd), "connection")
 	inner, err := net.FileConn(f)
 	f.Close()
 	if err != nil {
@@ -224,9 +226,9 @@ func newConn(c *counters, fd int, network string) (net.Conn, error) {
 	c.total.Add(1)
 	switch inner := inner.(type) {
 	case *net.TCPConn:
-		return &tcpConn{conn[*net.TCPConn]{inner: inner, counters: c}}, nil
+		return &tcpConn{conn[*net.TCPConn]{inner: inner, counters: c, moved: in.moved}}, nil
 	case *net.UnixConn:
-		return &unixConn{conn[*net.UnixConn]{inner: inner, counters: c}}, nil
+		return &unixConn{conn[*net.UnixConn]{inner: inner, counters: c, moved: in.moved}}, nil
 	}
 	inner.Close()
 	c.open.Add(-1)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ type Worker struct {
 	listeners []*Listener
 	committed bool
 
+	returns  *returns
+	moved    atomic.Int64
 	drain    chan DrainOrder // the latest order; closed never
 	orphaned chan struct{}   // the master is gone
 	ready    bool
@@ -93,7 +96,8 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	w := &Worker{
 		id: m.ID(), nonce: m.marker.Nonce, conn: conn, counters: counters,
 		stderr: os.NewFile(workerStderr, "stderr"), crash: os.NewFile(workerCrash, "crash"),
-		drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
+		returns: newReturns(),
+		drain:   make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(greetingTimeout))
 	f, err := conn.Recv()
@@ -111,7 +115,7 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	// replaces itself first.
 	w.committed = g.Committed
 	for _, info := range g.Listeners {
-		w.listeners = append(w.listeners, newListener(w, info))
+		w.listeners = append(w.listeners, newListener(w, info, uint16(len(w.listeners))))
 	}
 	if err := setCrashOutput(w.crash); err != nil {
 		return nil, err
@@ -223,6 +227,11 @@ func (w *Worker) receive() {
 		case msgConn:
 			w.take(f)
 			continue
+		case msgMoved:
+			w.takeMoved(f)
+			continue
+		case msgReceipt, msgKeep:
+			w.returns.answer(f.Payload, f.Type == msgReceipt)
 		case msgPing:
 			_ = w.send(msgPong, nil)
 		case msgCommit:
@@ -256,7 +265,7 @@ func (w *Worker) take(f ipc.Frame) {
 		switch {
 		case i >= len(f.Files):
 			refused = append(refused, id)
-		case int(listener) >= len(w.listeners) || !w.listeners[listener].push(id, f.Files[i]):
+		case int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[i]}):
 			unix.Close(f.Files[i])
 			refused = append(refused, id)
 		}
