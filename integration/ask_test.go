@@ -82,10 +82,3 @@ func (s *service) start(c load.Config) (finish func() load.Report) {
 	s.t.Cleanup(func() { finish() })
 	return finish
 }
-
-// run drives the service for d.
-func (s *service) run(c load.Config, d time.Duration) load.Report {
-	finish := s.start(c)
-	<-time.After(d)
-	return finish()
-}

@@ -20,7 +20,7 @@
 //	newService(t, cfg, opts...)   starts, waits until it serves, stops it at the end of
 //	                              the test; prints processes, status and log on failure
 //	startService(t, cfg, opts...) the same without waiting: for what must not start
-//	withEnv("NAME=value"...), withArgs(...), withoutStop()   opts
+//	withEnv("NAME=value"...), withArgs(...)   opts
 //	s.addr, s.addrOf(name), s.dir, s.cfg, s.client (package control's), s.binary
 //	s.install(cfg), s.installFile(path, mode), s.uninstall()
 //	s.signal(sig)                 to the current master; signalPID(t, pid, sig) to a worker
@@ -28,12 +28,12 @@
 //	s.status(), s.masterPID(), s.serving(), s.workers()
 //	s.waitStatus(what, func(control.Status) bool) control.Status   in at most 10 s
 //	s.waitStatusFor(bound, what, f)
-//	s.logs(), s.waitLog(part), s.countLog(part)
+//	s.waitLog(part), s.countLog(part)
 //	s.exitCode()                  waits for the end of the last master and of all workers
 //	s.waitProcesses(n)            in at most 10 s
 //	s.processes()                 every process of the service, zombies included
 //	s.get(path), s.tryGet(path)   one request on a connection of its own
-//	s.run(load.Config{...}, for)  load against s.addr; s.start(...) in the background
+//	s.start(load.Config{...})     load against s.addr in the background; returns its end
 //	checkLedger(t, status)        the sums of every generation
 //	tier(short, long)             a value by tier
 //	eventually(t, bound, what, f) the one place that polls

@@ -225,7 +225,7 @@ func politely(s *service) *timedLoad {
 func TestHostileWorkerIsReplacedAndNobodyWaitsForIt(t *testing.T) {
 	s := newService(t, appConfig{Workers: 3})
 	st := s.status()
-	names := []string{"garbage", "oversize", "wrong-fds", "linger", "absurd-acks", "absurd-report", "unknown"}
+	names := []string{"garbage", "oversize", "wrong-fds", "linger", "absurd-acks", "absurd-report", "absurd-returns", "unknown"}
 	before := politely(s)
 	rss := residentKB(t, st.Master.PID)
 

@@ -53,9 +53,6 @@ func (b *logBuffer) find(part string) int {
 	return -1
 }
 
-// logs returns the lines so far.
-func (s *service) logs() []string { return s.log.all() }
-
 // countLog returns how many lines have part in them.
 func (s *service) countLog(part string) int {
 	n := 0

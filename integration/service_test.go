@@ -41,7 +41,6 @@ type service struct {
 	mu     sync.Mutex
 	master int            // the last one that was seen
 	last   control.Status // ditto
-	noStop bool
 	env    []string
 	args   []string
 }
@@ -57,10 +56,6 @@ func withEnv(env ...string) serviceOption {
 func withArgs(args ...string) serviceOption {
 	return func(s *service) { s.args = append(s.args, args...) }
 }
-
-// withoutStop kills the service at the end of the test, when it is one that
-// cannot be asked to stop.
-func withoutStop() serviceOption { return func(s *service) { s.noStop = true } }
 
 // startTime bounds the start of a service; two slow cores build nothing here,
 // but -race and other tests take their part.
@@ -286,11 +281,11 @@ func (s *service) end() {
 	if failed {
 		s.t.Log(s.describe())
 	}
-	if !s.noStop && len(s.processes()) > 0 {
+	if len(s.processes()) > 0 {
 		s.endGently()
 	}
 	if left := s.processes(); len(left) > 0 {
-		if !s.noStop && !s.t.Failed() {
+		if !s.t.Failed() {
 			s.t.Errorf("the service did not end within %v\n%s", endTime, s.describe())
 		}
 		for _, p := range left {

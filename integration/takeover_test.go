@@ -247,11 +247,11 @@ func TestNewMasterKilledAtAnyMomentLeavesOneOrNone(t *testing.T) {
 	const steps = 6
 	for i := range tier(1, 10) * steps {
 		s := newService(t, appConfig{Version: "v1", Workers: 2})
-		installVersion(s, "v2")
+		installSlow(s, "v2", 100*time.Millisecond) // so that there is time to find it
 		was := s.masterProcess()
 		mustSignal(t, was, syscall.SIGUSR2)
 		next := candidate(s, was)
-		<-time.After(time.Duration(i%steps)*6*time.Millisecond + rand.N(6*time.Millisecond))
+		<-time.After(time.Duration(i%steps)*25*time.Millisecond + rand.N(25*time.Millisecond))
 		if err := next.kill(); err != nil {
 			t.Fatal(err)
 		}

@@ -40,20 +40,21 @@ type held struct {
 // goroutine costs as much as one of them. Nothing blocks under the lock; sends
 // do not wait, and descriptors are closed after it.
 type dispatcher struct {
-	mu       sync.Mutex
-	policy   dispatch.Policy
-	targets  []*window         // of the serving generation, by slot
-	views    []dispatch.Worker // what the policy sees of targets
-	queue    []held            // waiting for a target: redispatched, or left over
-	serving  *ledger           // of the serving generation
-	reserved int               // room promised to accept loops
-	closed   bool              // no room any more: frozen or stopped
-	ending   bool              // workers keep what they have
-	held     int               // no room for a moment: somebody else needs descriptors
-	nextID   uint64
-	room     chan struct{} // closed when there may be room again
-	waiting  bool          // somebody waits for that
-	accepted []uint64      // per listener
+	mu        sync.Mutex
+	policy    dispatch.Policy
+	targets   []*window         // of the serving generation, by slot
+	views     []dispatch.Worker // what the policy sees of targets
+	queue     []held            // waiting for a target: redispatched, or left over
+	serving   *ledger           // of the serving generation
+	reserved  int               // room promised to accept loops
+	closed    bool              // no room any more: frozen or stopped
+	ending    bool              // workers keep what they have
+	returning []returning       // offered by workers that drain
+	held      int               // no room for a moment: somebody else needs descriptors
+	nextID    uint64
+	room      chan struct{} // closed when there may be room again
+	waiting   bool          // somebody waits for that
+	accepted  []uint64      // per listener
 }
 
 // window is what one worker holds unacknowledged.
@@ -67,10 +68,11 @@ type window struct {
 	batch   []held // assigned in this round, not sent yet
 	closing []int  // acknowledged: the master's descriptors to close
 
-	stalled bool      // does not answer
-	blocked time.Time // until then it gets nothing: its socket or its descriptors are full
-	backoff time.Duration
-	gone    bool // dead or dying: nothing can be sent
+	stalled   bool      // does not answer
+	blocked   time.Time // until then it gets nothing: its socket or its descriptors are full
+	backoff   time.Duration
+	gone      bool // dead or dying: nothing can be sent
+	returning int  // connections it offers to give back
 
 	dispatched uint64
 	payload    []byte
@@ -156,7 +158,7 @@ func (d *dispatcher) take(fds []int, listener int) {
 // flush sends what is queued to whom the policy picks, as far as windows go.
 func (d *dispatcher) flush() {
 	now := time.Now()
-	for len(d.queue) > 0 && len(d.targets) > 0 && !d.closed {
+	for d.admit(); len(d.queue) > 0 && len(d.targets) > 0 && !d.closed; d.admit() {
 		for i, w := range d.targets {
 			d.views[i] = dispatch.Worker{Slot: w.slot, Free: w.free(now), Open: len(w.unacked)}
 		}
@@ -433,9 +435,7 @@ func (d *dispatcher) close(closed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = closed
-	if !closed {
-		d.flush()
-	}
+	d.flush()
 }
 
 // hold makes accept loops wait, or go on.

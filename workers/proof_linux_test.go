@@ -74,7 +74,7 @@ func TestProofThatNobodyHasRead(t *testing.T) {
 					t.Fatal(n, err)
 				}
 			}
-			if got := 0 == consumed(fd); got != tt.want {
+			if got := consumed(fd) == 0; got != tt.want {
 				t.Errorf("untouched = %v, want %v", got, tt.want)
 			}
 		})
@@ -84,7 +84,7 @@ func TestProofThatNobodyHasRead(t *testing.T) {
 func TestProofCannotTellOfOtherSockets(t *testing.T) {
 	fd := socket(t)
 	defer unix.Close(fd)
-	if 0 != consumed(fd) {
+	if consumed(fd) != 0 {
 		t.Error("a unix socket counts as touched")
 	}
 }

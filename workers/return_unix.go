@@ -4,6 +4,7 @@ package workers
 
 import (
 	"errors"
+	"math"
 	"net"
 	"sync"
 	"syscall"
@@ -140,15 +141,15 @@ func (p *Pool) returned(c *child, f ipc.Frame) error {
 		go closeForeign(fds)
 		return err
 	}
-	reply := appendID(nil, id)
-	// The receipt goes first: see above. A worker with a full socket keeps the
-	// connection, and is told once there is room.
-	if !known || !p.d.takesBack() || c.conn.TrySend(msgReceipt, reply, nil) != nil {
-		go closeForeign(fds)
-		c.say(msgKeep, reply)
+	r := returning{w: c.window, id: id, fd: fds[0], listener: at, moved: m}
+	if !known {
+		r.keep()
 		return nil
 	}
-	p.d.giveBack(fds[0], at, m)
+	if err := p.d.giveBack(r); err != nil {
+		go closeForeign(fds)
+		return err
+	}
 	return nil
 }
 
@@ -164,31 +165,87 @@ func (p *Pool) listenerOf(c *child, n uint16) (uint16, bool) {
 	return uint16(at), ok
 }
 
-// takesBack says whether somebody could serve what is given back.
-func (d *dispatcher) takesBack() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.serving != nil && !d.closed && !d.ending
+// returning is a connection that a worker wants to give back, and that is not
+// the master's yet.
+type returning struct {
+	w        *window
+	id       uint64 // the worker's
+	fd       int
+	listener uint16
+	moved    Moved
 }
 
-// giveBack queues a connection that a worker has returned.
-func (d *dispatcher) giveBack(fd int, listener uint16, m Moved) {
+// keep tells the worker that the connection stays its own.
+func (r returning) keep() {
+	reply := appendID(nil, r.id)
+	if err := r.w.conn.TrySend(msgKeep, reply, nil); errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad) {
+		go func() { _ = r.w.conn.Send(msgKeep, reply, nil) }()
+	}
+	go closeForeign([]int{r.fd})
+}
+
+// admitBelow is the length of the queue below which connections are taken back.
+// Above it they wait at their workers, which serve them until then or hold few.
+const admitBelow = 64
+
+// giveBack takes a connection that a worker returns, now or once there is room.
+// A worker that returns more at a time than it may breaks the protocol.
+func (d *dispatcher) giveBack(r returning) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.serving.accepted++
-	d.queue = append(d.queue, held{
-		id: d.nextID, fd: fd, listener: listener, ledger: d.serving,
-		moved: &m, at: time.Now(), consumed: consumed(fd),
-	})
-	d.nextID++
+	if d.serving == nil || d.ending {
+		r.keep()
+		return nil
+	}
+	if r.w.returning >= maxReturns {
+		return errProtocol
+	}
+	r.w.returning++
+	d.returning = append(d.returning, r)
 	d.flush()
+	return nil
+}
+
+// admit makes connections that are being returned the master's, while its queue
+// is shorter than admitBelow; all of them in a freeze, for who describes the
+// queue must find them in it. Called locked.
+func (d *dispatcher) admit() {
+	limit := admitBelow
+	if d.closed {
+		limit = math.MaxInt
+	}
+	for len(d.returning) > 0 && len(d.queue) < limit {
+		r := d.returning[0]
+		d.returning = d.returning[1:]
+		r.w.returning--
+		// The receipt goes first: see above. A dead worker needs none, for it
+		// has no descriptor any more.
+		if !r.w.gone && r.w.conn.TrySend(msgReceipt, appendID(nil, r.id), nil) != nil && !r.w.gone {
+			r.keep()
+			continue
+		}
+		d.serving.accepted++
+		d.queue = append(d.queue, held{
+			id: d.nextID, fd: r.fd, listener: r.listener, ledger: d.serving,
+			moved: &r.moved, at: time.Now(), consumed: consumed(r.fd),
+		})
+		d.nextID++
+	}
+	if len(d.returning) == 0 {
+		d.returning = nil
+	}
 }
 
 // noReturns makes workers keep what they have: the service ends.
 func (d *dispatcher) noReturns() {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.ending = true
-	d.mu.Unlock()
+	for _, r := range d.returning {
+		r.w.returning--
+		r.keep()
+	}
+	d.returning = nil
 }
 
 // sendMoved sends one connection that has been moved. Called locked.

@@ -157,7 +157,7 @@ func TestAcknowledgedBeforeAcceptReturnsAndAByteIsRead(t *testing.T) {
 	// The acknowledgement is in the socket already, so this waits for nothing.
 	_ = m.conn.SetReadDeadline(time.Now().Add(patience))
 	m.wants(msgAck, 7)
-	if 0 != consumed(m.fds[7]) {
+	if consumed(m.fds[7]) != 0 {
 		t.Error("it was read from before the first Read")
 	}
 	buf := make([]byte, 5)

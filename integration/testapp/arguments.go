@@ -65,6 +65,7 @@ func argumentOption(name, value string) framework.Option {
 	case "HTTPServer":
 		return framework.HTTPServer(nil)
 	case "StopOn":
+		//lint:ignore SA1012 that it is refused is the point
 		return framework.StopOn(nil)
 	case "OnEvent":
 		return framework.OnEvent(nil)

@@ -12,6 +12,7 @@ const (
 	typeReady   = 65
 	typeLeave   = 70
 	typeDrained = 71
+	typeReturn  = 72
 )
 
 // Attacks that go on. They are over when the process is, or after a minute.
@@ -24,6 +25,7 @@ func init() {
 		}
 		return send(fd, message(typeReady, 0, nil))
 	})
+	attacks["absurd-returns"] = sendAbsurdReturns
 	attacks["absurd-report"] = func(fd int) error {
 		for _, m := range []string{`{"finished":-5,"cut":9223372036854775807}`, `[]`} {
 			if err := send(fd, message(typeDrained, 0, []byte(m))); err != nil {
@@ -32,6 +34,32 @@ func init() {
 		}
 		return nil
 	}
+}
+
+// sendAbsurdReturns gives back what is no connection, or nobody's.
+func sendAbsurdReturns(fd int) error {
+	pipeR, pipeW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer pipeR.Close()
+	defer pipeW.Close()
+	payload := make([]byte, 15)
+	for _, m := range []struct {
+		payload []byte
+		files   []int
+	}{
+		{payload, nil},
+		{payload[:7], []int{int(pipeR.Fd())}},
+		{payload, []int{int(pipeR.Fd())}},
+		{payload, []int{int(pipeR.Fd()), int(pipeW.Fd())}},
+		{append(payload[:8:8], 0xff, 0xff, 0, 0, 0, 0, 0), []int{0}},
+	} {
+		if err := send(fd, message(typeReturn, len(m.files), m.payload), m.files...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // forAWhile repeats an attack beside the answer.
