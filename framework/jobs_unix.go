@@ -306,6 +306,9 @@ func (m *master) stop(now bool) control.Verdict {
 // take to place what the kernel has queued. The rest is for the drain.
 const sweepShare = 4
 
+// handshakeTime is for handshakes that had begun when the listeners were shunned.
+const handshakeTime = 10 * time.Millisecond
+
 // shutDown is the course of a stop: go on for a while, take what the kernel
 // has queued, close the listeners, drain.
 func (m *master) shutDown(delay time.Duration, deadline time.Time) {
@@ -325,6 +328,11 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	}()
 	m.up.Stop() // it has copies, and a socket is closed with its last
 	sweeping, done := context.WithTimeout(ctx, time.Until(deadline)/sweepShare)
+	for _, l := range m.listeners {
+		_ = l.Shun() // else what comes between sweep and close is reset
+	}
+	m.pool.Sweep(sweeping)
+	time.Sleep(handshakeTime)
 	m.pool.Sweep(sweeping)
 	done()
 	for _, l := range m.listeners {

@@ -108,6 +108,27 @@ func (l *Listener) finish(b *batch, pollErr error) (int, error) {
 	return 0, err
 }
 
+// Shun lets no new connection begin, and leaves those that have begun to be
+// accepted: between an empty queue and Close one could come that Close would
+// reset. It is for the end of a service, for it cannot be undone. Where it
+// cannot be done, for TCP outside Linux, it returns an error.
+func (l *Listener) Shun() error {
+	if l.spec.Network == "unix" {
+		if l.sock == nil {
+			return nil // abstract, or not ours: nothing to take away
+		}
+		return l.sock.unlink()
+	}
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = shun(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
 // Queued says whether a connection waits to be accepted.
 func (l *Listener) Queued() (yes bool) {
 	raw, err := l.file.SyscallConn()

@@ -460,3 +460,33 @@ func TestBindRefusesATakenPort(t *testing.T) {
 		t.Error("Bind takes an invalid spec")
 	}
 }
+
+// A listener that is shunned gives out what has queued and resets nobody.
+func TestShunnedListenerResetsNobody(t *testing.T) {
+	for _, s := range sockets(t) {
+		l := bind(t, s)
+		queued := dial(t, l)
+		awaitQueued(t, l)
+		if err := l.Shun(); err != nil {
+			t.Fatalf("%s: %v", s.Network, err)
+		}
+		late := make(chan error, 1)
+		go func() {
+			c, err := net.DialTimeout(l.Addr().Network(), l.Addr().String(), 200*time.Millisecond)
+			if err == nil {
+				c.Close()
+			}
+			late <- err
+		}()
+		if err := <-late; err == nil || errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: a connection that came later: %v", s.Network, err)
+		}
+		fds := make([]int, 4)
+		n, err := l.TryAccept(fds, &testGate{room: 4})
+		if n != 1 || err != nil {
+			t.Errorf("%s: accepted %d, %v", s.Network, n, err)
+		}
+		closeAll(t, fds[:n])
+		queued.Close()
+	}
+}

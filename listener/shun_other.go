@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package listener
+
+import "errors"
+
+func shun(int) error { return errors.ErrUnsupported }
