@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/baton-go/baton/internal/leaktest"
 )
 
 // patience is for what must happen; nothing waits that long unless it fails.
@@ -426,9 +428,9 @@ func TestNetServesAndLeavesTheSocketAlone(t *testing.T) {
 }
 
 func TestListenerIsOneDescriptor(t *testing.T) {
-	before := len(openFiles())
+	before := len(leaktest.OpenFiles())
 	l := bind(t, NewSpec("unix", filepath.Join(t.TempDir(), "s"), Name("unix")))
-	if got := len(openFiles()) - before; before > 0 && got != 1 {
+	if got := len(leaktest.OpenFiles()) - before; before > 0 && got != 1 {
 		t.Errorf("got %d descriptors, want 1", got)
 	}
 	flags, err := unix.FcntlInt(l.File().Fd(), unix.F_GETFD, 0)

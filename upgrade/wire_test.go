@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/baton-go/baton/internal/leaktest"
 )
 
 const patience = 20 * time.Second
@@ -150,7 +152,7 @@ func TestMalformedMessages(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := ends(t)
 			files := numbered(t, tt.files)
-			before := len(openFiles())
+			before := len(leaktest.OpenFiles())
 			var oob []byte
 			if tt.files > 0 {
 				var fds []int
@@ -169,7 +171,7 @@ func TestMalformedMessages(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%+v, %v, want %q", m, err, tt.want)
 			}
-			if n := len(openFiles()); n != before {
+			if n := len(leaktest.OpenFiles()); n != before {
 				t.Errorf("%d descriptors more", n-before)
 			}
 		})
@@ -273,7 +275,7 @@ func TestPreparedRefusesNonsense(t *testing.T) {
 		"cancelled":              {{typ: msgEntry, payload: []byte("o\x00"), files: file()}, {typ: msgCancel}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := openFiles()
+			before := leaktest.OpenFiles()
 			a, b := ends(t)
 			p := predecessorOn(t, b)
 			for _, m := range messages {
@@ -292,7 +294,7 @@ func TestPreparedRefusesNonsense(t *testing.T) {
 			<-p.Lost()
 			a.Close()
 			b.Close()
-			for fd, target := range leaked(before) {
+			for fd, target := range leaktest.Leaked(before) {
 				t.Errorf("leaked %s: %s", fd, target)
 			}
 		})

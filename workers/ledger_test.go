@@ -14,6 +14,8 @@ import (
 
 	"github.com/baton-go/baton/workers/dispatch"
 	"github.com/baton-go/baton/workers/ipc"
+
+	"github.com/baton-go/baton/internal/leaktest"
 )
 
 // nonsense is a policy that cannot be trusted.
@@ -55,9 +57,9 @@ func TestPolicyCannotOverfillAWindow(t *testing.T) {
 func TestLedgerBalancesWhateverHappens(t *testing.T) {
 	for seed := range int64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			before := openFiles()
+			before := leaktest.OpenFiles()
 			history(t, rand.New(rand.NewSource(seed)))
-			for fd, target := range leaked(before) {
+			for fd, target := range leaktest.Leaked(before) {
 				t.Errorf("leaked %s: %s", fd, target)
 			}
 		})

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/baton-go/baton/internal/leaktest"
 )
 
 func TestOutputKeepsTheTailAndPassesAllOn(t *testing.T) {
@@ -140,7 +142,7 @@ func TestMarkerMustBeWhole(t *testing.T) {
 }
 
 func TestReserveGivesWayAndComesBack(t *testing.T) {
-	before := openFiles()
+	before := leaktest.OpenFiles()
 	r := newReserve()
 	if n := len(r.files); n != reservedFiles {
 		t.Fatalf("%d in reserve", n)
@@ -157,7 +159,7 @@ func TestReserveGivesWayAndComesBack(t *testing.T) {
 	if err := r.with(func() error { return nil }); err != nil { // a spawn that ends after the pool
 		t.Error(err)
 	}
-	for fd, target := range leaked(before) {
+	for fd, target := range leaktest.Leaked(before) {
 		t.Errorf("leaked %s: %s", fd, target)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/baton-go/baton/internal/leaktest"
 )
 
 // startTask starts this binary with a task; what it writes to stdin keeps it.
@@ -329,11 +331,11 @@ func TestStartFailsCleanly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	before := openFiles()
+	before := leaktest.OpenFiles()
 	if s, err := start(b, ID{1, 1}, Config{Argv: []string{"app"}, Dir: "/"}, nil, io.Discard); err == nil || s != nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("start: %v, %v", s, err)
 	}
-	for fd, target := range leaked(before) {
+	for fd, target := range leaktest.Leaked(before) {
 		t.Errorf("leaked %s: %s", fd, target)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/baton-go/baton/workers/ipc"
+
+	"github.com/baton-go/baton/internal/leaktest"
 )
 
 // master is the master's end of a worker that lives in this process.
@@ -237,7 +239,7 @@ func TestListenerThatDoesNotExist(t *testing.T) {
 
 func TestMalformedConnectionMessageIsDropped(t *testing.T) {
 	m, w := newMaster(t, "tcp")
-	before := len(openFiles())
+	before := len(leaktest.OpenFiles())
 	fd := socket(t)
 	for _, payload := range [][]byte{nil, appendConn(nil, 1, 0)[:7], append(appendConn(nil, 1, 0), appendConn(nil, 2, 0)...)} {
 		if err := m.conn.Send(msgConn, payload, []int{fd}); err != nil {
@@ -246,7 +248,7 @@ func TestMalformedConnectionMessageIsDropped(t *testing.T) {
 	}
 	unix.Close(fd)
 	m.synced()
-	if n := len(openFiles()); n > before {
+	if n := len(leaktest.OpenFiles()); n > before {
 		t.Errorf("%d descriptors more", n-before)
 	}
 	if n := len(w.listeners[0].waiting); n != 0 {
