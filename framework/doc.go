@@ -45,9 +45,10 @@
 // generation is all workers of one release: on HUP a new one is started from the
 // binary on disk and takes over once every one of its workers is ready.
 // Otherwise it is refused, with the reason, and no client notices. The old
-// generation drains: requests in flight are answered, kept-alive connections are
-// served until they have been told to close, and only what is left at
-// DrainTimeout is cut, counted and logged.
+// generation drains: requests in flight are answered, idle HTTP/1 connections
+// move to the new one without their clients noticing, what cannot move is served
+// until it has been told to close, and only what is left at DrainTimeout is cut,
+// counted and logged.
 //
 // A release that changes what belongs to the master, its listeners for instance,
 // makes an upgrade of the reload: a new master takes the listeners and the living

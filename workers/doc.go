@@ -22,6 +22,10 @@
 // it. Where nobody has room, connections stay in the kernel's queue. A ledger
 // for each generation counts what became of them, and its sum is checked.
 //
+// A draining worker can give a connection back ([Worker.Return]): it is queued
+// like a new one, with what has to travel along. The worker keeps its copy until
+// it has the master's receipt, which is sent before anybody else gets it.
+//
 // # How a worker lives
 //
 //	starting → ready → serving → draining → exited
