@@ -31,6 +31,7 @@ func freezeNewcomers(s *service, known []process) []process {
 		if err := p.signal(syscall.SIGSTOP); err != nil {
 			s.t.Fatal(err)
 		}
+		waitStopped(s.t, p)
 	}
 	return newcomers
 }

@@ -107,7 +107,8 @@ func table(ps []process) string {
 	return b.String()
 }
 
-// signalPID signals a process of a service.
+// signalPID signals a process of a service. A SIGSTOP has stopped it when
+// signalPID returns: the signal alone leaves threads that run some time.
 func signalPID(t *testing.T, pid int, sig syscall.Signal) {
 	t.Helper()
 	p, err := readProcess(pid)
@@ -120,6 +121,18 @@ func signalPID(t *testing.T, pid int, sig syscall.Signal) {
 	if err != nil {
 		t.Fatalf("%v to process %d: %v", sig, pid, err)
 	}
+	if sig == syscall.SIGSTOP {
+		waitStopped(t, p)
+	}
+}
+
+// waitStopped waits until p is stopped, or gone.
+func waitStopped(t *testing.T, p process) {
+	t.Helper()
+	eventually(t, 10*time.Second, fmt.Sprintf("process %d is stopped", p.PID), func() bool {
+		now, err := readProcess(p.PID)
+		return err != nil || now.Start != p.Start || now.State == "T" || now.State == "Z"
+	})
 }
 
 // reaper collects the processes that became ours when their parent went: those
