@@ -19,14 +19,12 @@ func (l logger) event(e workers.Event) {
 			"revision", short(e.Revision), "took", round(e.Took), "previous", e.Previous)
 	case workers.GenerationDrained:
 		level := l.Info
-		if e.Cut > 0 {
+		d := e.Drained
+		if d.Cut.Total() > 0 {
 			level = l.Warn
 		}
-		args := []any{"finished", e.Finished, "cut", e.Cut, "took", round(e.Took)}
-		if e.Moved > 0 {
-			args = append(args, "moved", e.Moved)
-		}
-		level(fmt.Sprintf("generation %d drained", e.Generation), args...)
+		level(fmt.Sprintf("generation %d drained", e.Generation), "moved", d.Moved.Total(),
+			"soft_drained", d.SoftDrained.Total(), "finished", d.Finished.Total(), "cut", d.Cut.Total(), "took", round(e.Took))
 	case workers.GenerationRefused:
 		args := []any{"reason", e.Reason}
 		if e.Stderr != "" {

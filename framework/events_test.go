@@ -23,12 +23,12 @@ func TestLogLines(t *testing.T) {
 			`level=INFO msg="generation 1 serving" workers=1 revision=unknown took=1m1s previous=0`,
 		},
 		{
-			workers.GenerationDrained{Generation: 6, Finished: 40, Took: 1104 * time.Millisecond},
-			`level=INFO msg="generation 6 drained" finished=40 cut=0 took=1.1s`,
+			workers.GenerationDrained{Generation: 6, Drained: workers.Drained{Finished: workers.Tally{"http1": 38, "other": 2}, Moved: workers.Tally{"idle": 7}}, Took: 1104 * time.Millisecond},
+			`level=INFO msg="generation 6 drained" moved=7 soft_drained=0 finished=40 cut=0 took=1.1s`,
 		},
 		{
-			workers.GenerationDrained{Generation: 6, Finished: 39, Cut: 1, Took: 30 * time.Second},
-			`level=WARN msg="generation 6 drained" finished=39 cut=1 took=30s`,
+			workers.GenerationDrained{Generation: 6, Drained: workers.Drained{SoftDrained: workers.Tally{"http2": 39}, Cut: workers.Tally{workers.CutDeadline: 1}}, Took: 30 * time.Second},
+			`level=WARN msg="generation 6 drained" moved=0 soft_drained=39 finished=0 cut=1 took=30s`,
 		},
 		{
 			workers.GenerationRefused{Generation: 7, Reason: "worker 7.1: exit status 1", Stderr: "no database"},

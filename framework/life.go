@@ -32,6 +32,7 @@ type life struct {
 	give func(net.Listener, net.Conn, workers.Moved) bool
 
 	open      func() int // connections, now
+	tally     tally
 	graceOnce sync.Once
 	cutOnce   sync.Once
 	atCut     int // connections that were open when cut was closed

@@ -106,7 +106,7 @@ func runSingle(o *options, serve serveFunc) error {
 func drainSingle(
 	o *options, l *life, ls Listeners, open *openConns, timeout time.Duration, returned <-chan error, term <-chan os.Signal,
 ) error {
-	began := time.Now()
+	began, total := time.Now(), open.count()
 	if timeout > 0 && sweepSingle(ls, min(sweepTime, timeout), term) {
 		timeout = 0
 	}
@@ -134,7 +134,8 @@ func drainSingle(
 	if cut > 0 {
 		log = o.logger.Warn
 	}
-	log("drained", "cut", cut, "took", time.Since(began).Round(time.Millisecond).String())
+	d := l.tally.drained(max(total, cut), cut)
+	log("drained", "cut", cut, "soft_drained", d.SoftDrained.Total(), "finished", d.Finished.Total(), "took", time.Since(began).Round(time.Millisecond).String())
 	if err := l.end(o.KillTimeout); err != nil {
 		return fmt.Errorf("baton: %w", err)
 	}

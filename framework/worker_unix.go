@@ -104,15 +104,13 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 
 // drainWorker waits until the application is finished with its connections, or
 // the deadline.
-func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.DrainReport {
+func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.Drained {
 	open, taken := w.Open(), w.Taken()
-	finished := func(cut int) workers.DrainReport {
-		return workers.DrainReport{Finished: max(open+w.Taken()-taken-cut-w.Moved(), 0), Cut: cut, Moved: w.Moved()}
-	}
+	drained := func() workers.Drained { return l.tally.drained(open+w.Taken()-taken, l.wereCut()) }
 	stopped := false
 	for {
 		if stopped && w.Open() == 0 {
-			return finished(l.wereCut())
+			return drained()
 		}
 		select {
 		case <-returned:
@@ -126,7 +124,7 @@ func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan 
 		case <-term:
 			l.drain(workers.DrainOrder{})
 		case <-l.cut:
-			return finished(l.wereCut())
+			return drained()
 		}
 	}
 }

@@ -112,9 +112,7 @@ type GenerationRefused struct {
 // GenerationDrained: the last worker of an old generation is gone.
 type GenerationDrained struct {
 	Generation int
-	Finished   int // connections that ended by themselves during the drain
-	Cut        int // connections cut at the deadline or by a worker's death
-	Moved      int // idle connections that went on to the serving generation
+	Drained    Drained // what became of its connections
 	Took       time.Duration
 }
 

@@ -27,7 +27,7 @@ type generation struct {
 	probe                 bool // it is only to do that
 	done                  func(error)
 	timer                 *time.Timer
-	finished, cut, moved  int
+	outcome               Drained // of those of its workers that have drained
 }
 
 // slot is a place for a worker, with the history of those that were in it.
@@ -271,7 +271,7 @@ func (p *Pool) settle(g *generation) {
 		return
 	}
 	if g.state == GenerationIsDraining {
-		p.emit(GenerationDrained{Generation: g.number, Finished: g.finished, Cut: g.cut, Moved: g.moved, Took: time.Since(g.drained)})
+		p.emit(GenerationDrained{Generation: g.number, Drained: g.outcome, Took: time.Since(g.drained)})
 	}
 	if g.state != GenerationIsGone {
 		move(&g.state, GenerationIsGone, generationMoves)

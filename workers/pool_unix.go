@@ -62,6 +62,7 @@ type Pool struct {
 	lastTick    time.Time
 	unserved    time.Time     // since when nobody serves; zero when somebody does
 	refused     *RefusedError // the last
+	drained     Drained       // by all workers that ever drained
 }
 
 // ErrGaveUp is returned by Run when no worker has served for GiveUpAfter.

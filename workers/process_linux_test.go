@@ -267,7 +267,7 @@ func TestWorkerProcess(t *testing.T) {
 		t.Errorf("counters %d open, %d in all", open, total)
 	}
 	say(msgDrain, DrainOrder{Timeout: 1, Reason: "test"})
-	if r, err := decode[DrainReport](hear(msgDrained)); err != nil || r.Finished != 1 {
+	if r, err := decode[Drained](hear(msgDrained)); err != nil || r.Finished.Total() != 1 {
 		t.Errorf("report %+v, %v", r, err)
 	}
 	if status := s.proc.wait(); status != "exit status 2" {

@@ -113,7 +113,7 @@ func work() error {
 		return err
 	}
 	<-w.Drain()
-	w.Drained(DrainReport{Finished: 1})
+	w.Drained(Drained{Finished: Tally{"other": 1}})
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -168,6 +168,6 @@ func serve() error {
 			}
 		}
 	}
-	w.Drained(DrainReport{})
+	w.Drained(Drained{})
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -326,9 +327,10 @@ func TestCommitAndReadyMakeServing(t *testing.T) {
 	if why, err := decode[failure](f.Payload); err != nil || len(why.Reason) < 1000 {
 		t.Errorf("reason of %d bytes, %v", len(why.Reason), err)
 	}
-	w.Drained(DrainReport{Finished: 3, Cut: 1})
+	told := Drained{Finished: Tally{"http1": 3}, Cut: Tally{CutDeadline: 1}}
+	w.Drained(told)
 	f, err = m.conn.Recv()
-	if r, derr := decode[DrainReport](f.Payload); err != nil || derr != nil || r != (DrainReport{3, 1, 0}) {
+	if r, derr := decode[Drained](f.Payload); err != nil || derr != nil || !reflect.DeepEqual(r, told) {
 		t.Errorf("report %+v, %v, %v", r, err, derr)
 	}
 	if err := w.Leave(); err != nil {

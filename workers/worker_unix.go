@@ -198,7 +198,7 @@ func (w *Worker) Serving() bool {
 }
 
 // Drained reports what became of the connections. The worker exits next.
-func (w *Worker) Drained(r DrainReport) { _ = w.send(msgDrained, encode(r)) }
+func (w *Worker) Drained(r Drained) { _ = w.send(msgDrained, encode(r)) }
 
 // Open returns the number of connections taken and not closed.
 func (w *Worker) Open() int { return int(w.counters.open.Load()) }
