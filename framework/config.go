@@ -33,6 +33,7 @@ type generationSettings struct {
 	KillTimeout  time.Duration
 	HangTimeout  time.Duration // 0: never
 	GiveUpAfter  time.Duration // 0: never
+	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
 	MaxDraining  int
 }
@@ -99,6 +100,7 @@ func defaultOptions(env environment) *options {
 			ReadyTimeout: 30 * time.Second,
 			KillTimeout:  5 * time.Second,
 			HangTimeout:  30 * time.Second,
+			BakeTime:     10 * time.Second,
 			IdleGrace:    5 * time.Second,
 			MaxDraining:  8,
 		}},

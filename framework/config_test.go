@@ -54,7 +54,7 @@ func TestDefaults(t *testing.T) {
 		generationSettings: generationSettings{
 			DrainTimeout: 30 * time.Second, StopTimeout: 25 * time.Second,
 			ReadyTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
-			HangTimeout: 30 * time.Second, IdleGrace: 5 * time.Second, MaxDraining: 8,
+			HangTimeout: 30 * time.Second, BakeTime: 10 * time.Second, IdleGrace: 5 * time.Second, MaxDraining: 8,
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{{Name: "default", Network: "tcp", Address: ":8080"}},
@@ -74,7 +74,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	o := mustResolve(t, nil,
 		Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
 		ReadyTimeout(time.Minute), KillTimeout(0), HangTimeout(0), GiveUpAfter(time.Hour),
-		IdleGrace(0), MaxDraining(1), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
+		BakeTime(time.Minute), IdleGrace(0), MaxDraining(1), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
 		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660)),
 		Handle("admin", h), SingleProcess(), StopOn(ctx), StopOn(ctx),
 		HTTPServer(func(*http.Server) { calls++ }), OnEvent(func(workers.Event) { calls++ }),
@@ -83,7 +83,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	want := settings{
 		generationSettings: generationSettings{
 			Workers: 3, DrainTimeout: 2 * time.Hour, StopTimeout: 9 * time.Second, StopDelay: time.Second,
-			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, MaxDraining: 1,
+			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, BakeTime: time.Minute, MaxDraining: 1,
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{

@@ -142,6 +142,15 @@ func HangTimeout(d time.Duration) Option { return hangTimeoutVar.code(d) }
 // a worker comes back. Variable BATON_GIVE_UP_AFTER.
 func GiveUpAfter(d time.Duration) Option { return giveUpAfterVar.code(d) }
 
+// BakeTime is how long a generation counts as young once it serves. If its
+// workers die too often while it is, three times or as often as half of them,
+// whichever is more, the master goes back to the release that served before,
+// which stays pinned. From 0 to 720 hours.
+//
+// Default 10 s. Variable BATON_BAKE_TIME. Zero never goes back by itself; an
+// operator can, by batonctl rollback.
+func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
+
 // IdleGrace is how long a draining worker keeps idle connections that it
 // cannot hand on, so that a client about to write its next request is still
 // answered, with "Connection: close". From 0 to 720 hours; DrainTimeout and

@@ -150,6 +150,6 @@ func (s generationSettings) workerOptions(cpus int) workers.Options {
 	}
 	return workers.Options{
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
-		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
+		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, BakeTime: s.BakeTime, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
 	}
 }

@@ -36,6 +36,8 @@ func argumentOption(name, value string) framework.Option {
 	switch name {
 	case "Workers":
 		return framework.Workers(number(value))
+	case "BakeTime":
+		return framework.BakeTime(duration(value))
 	case "MaxDraining":
 		return framework.MaxDraining(number(value))
 	case "DrainTimeout":
