@@ -43,6 +43,7 @@ type masterSettings struct {
 	Listeners  []listener.Spec
 	RuntimeDir string // as configured; "": the default
 	PIDFile    string // "": none
+	User       string // of the workers; "": the master's own
 	// EnvFile is here because the master reads it, for the generations that it
 	// starts: one with another file was given the wrong environment.
 	EnvFile string // "": none
@@ -60,6 +61,7 @@ func (m masterSettings) differs(other masterSettings) []string {
 		{"Listeners", slices.Equal(m.Listeners, other.Listeners)},
 		{"RuntimeDir", m.RuntimeDir == other.RuntimeDir},
 		{"PIDFile", m.PIDFile == other.PIDFile},
+		{"User", m.User == other.User},
 		{"EnvFile", m.EnvFile == other.EnvFile},
 	} {
 		if !f.same {
@@ -73,6 +75,8 @@ func (m masterSettings) differs(other masterSettings) []string {
 type options struct {
 	settings
 
+	account    *workers.Account        // User, if it is not our own
+	userEnv    map[string]string       // its name and home
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
 	logger     *slog.Logger            // never nil
@@ -142,6 +146,7 @@ func resolve(opts []Option, env environment) (*options, error) {
 	o.checkTimes()
 	o.checkListeners()
 	o.checkHandlers()
+	o.checkUser()
 	if text, ok := o.env.lookup("GOMEMLIMIT"); ok {
 		// The runtime of a worker would die of it with a crash trace.
 		if _, ok := parseMemory(text); !ok {

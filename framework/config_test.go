@@ -131,6 +131,8 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		{GiveUpAfter(-1), "GiveUpAfter(-1ns): " + dur + "from 0s up to 720h"},
 		{IdleGrace(-1), "IdleGrace(-1ns): " + dur + "from 0s up to 720h"},
 		{StopDelay(25 * time.Second), "StopDelay(25s) with StopTimeout(25s, the default): expected StopDelay to be shorter than StopTimeout, which includes it"},
+		{User("no-such-user"), `User("no-such-user"): expected the name or number of an existing user: user: unknown user no-such-user`},
+		{User("a:b"), `User("a:b"): expected the name or number of a user`},
 		{PIDFile("a\x00b"), `PIDFile("a\x00b"): expected a path without NUL bytes, absolute if the working directory is unknown`},
 		{RuntimeDir("\x00"), `RuntimeDir("\x00"): expected a path without NUL bytes, absolute if the working directory is unknown`},
 		{EnvFile("\x00"), `EnvFile("\x00"): expected a path without NUL bytes, absolute if the working directory is unknown`},
@@ -245,7 +247,7 @@ func TestSettingsTravel(t *testing.T) {
 func TestDiffersNamesWhatNeedsAnotherMaster(t *testing.T) {
 	a := listener.NewSpec("tcp", ":1")
 	b := listener.NewSpec("tcp", ":2")
-	base := masterSettings{Listeners: []listener.Spec{a, b}, RuntimeDir: "/r", PIDFile: "/p", EnvFile: "/e"}
+	base := masterSettings{Listeners: []listener.Spec{a, b}, RuntimeDir: "/r", PIDFile: "/p", User: "u", EnvFile: "/e"}
 	for _, tt := range []struct {
 		change func(*masterSettings)
 		want   []string
@@ -255,8 +257,9 @@ func TestDiffersNamesWhatNeedsAnotherMaster(t *testing.T) {
 		{func(m *masterSettings) { m.Listeners = []listener.Spec{b, a} }, []string{"Listeners"}},
 		{func(m *masterSettings) { m.RuntimeDir = "" }, []string{"RuntimeDir"}},
 		{func(m *masterSettings) { m.PIDFile = "" }, []string{"PIDFile"}},
+		{func(m *masterSettings) { m.User = "v" }, []string{"User"}},
 		{func(m *masterSettings) { m.EnvFile = "" }, []string{"EnvFile"}},
-		{func(m *masterSettings) { *m = masterSettings{} }, []string{"Listeners", "RuntimeDir", "PIDFile", "EnvFile"}},
+		{func(m *masterSettings) { *m = masterSettings{} }, []string{"Listeners", "RuntimeDir", "PIDFile", "User", "EnvFile"}},
 	} {
 		other := base
 		tt.change(&other)

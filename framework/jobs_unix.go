@@ -79,7 +79,7 @@ func (m *master) failing(generation int) {
 }
 
 func (m *master) workerEnv(env environment, n int) []string {
-	return shareEnv(env, n, m.cpus).list()
+	return shareEnv(m.o.asUser(env), n, m.cpus).list()
 }
 
 // spec pins the binary on disk and reads the environment for a new generation.

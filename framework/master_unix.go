@@ -116,7 +116,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}
 	m.pool = workers.New(workers.Config{
 		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
-		OnEvent: m.event, OnFailing: m.failing, Options: m.workerOptions,
+		OnEvent: m.event, OnFailing: m.failing, Account: m.o.account, Options: m.workerOptions,
 	})
 	m.arbiter = newArbiter(m)
 	m.control = control.NewServer(backend{m})

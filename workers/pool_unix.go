@@ -21,6 +21,7 @@ import (
 type Config struct {
 	Argv      []string             // of the workers; Argv[0] as the master was started
 	Dir       string               // their working directory
+	Account   *Account             // that they run as; nil: the master's own
 	Stderr    *os.File             // theirs once they are ready; nil: os.Stderr
 	Listeners []*listener.Listener // owned by the caller, accepted on by the pool
 	Workers   int                  // as an operator has set them for an earlier pool; 0: as the release says

@@ -56,6 +56,8 @@ func argumentOption(name, value string) framework.Option {
 		return framework.GiveUpAfter(duration(value))
 	case "IdleGrace":
 		return framework.IdleGrace(duration(value))
+	case "User":
+		return framework.User(value)
 	case "PIDFile":
 		return framework.PIDFile(value)
 	case "RuntimeDir":

@@ -80,6 +80,9 @@ func options(cfg config.Config) []framework.Option {
 	if c.PIDFile != "" {
 		opts = append(opts, framework.PIDFile(c.PIDFile))
 	}
+	if c.User != "" {
+		opts = append(opts, framework.User(c.User))
+	}
 	if c.RuntimeDir != "" {
 		opts = append(opts, framework.RuntimeDir(c.RuntimeDir))
 	}

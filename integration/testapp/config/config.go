@@ -83,6 +83,7 @@ type Options struct {
 	IdleGrace    *time.Duration `json:"idle_grace,omitempty"`
 	MaxDraining  *int           `json:"max_draining,omitempty"`
 	PIDFile      string         `json:"pid_file,omitempty"`
+	User         string         `json:"user,omitempty"`
 	RuntimeDir   string         `json:"runtime_dir,omitempty"`
 	EnvFile      string         `json:"env_file,omitempty"`
 }
