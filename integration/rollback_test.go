@@ -17,7 +17,8 @@ func TestReleaseThatCrashesIsRolledBack(t *testing.T) {
 		"reload": (*service).reload, "upgrade": (*service).upgrade,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newService(t, appConfig{Version: "v1", Workers: 2})
+			bake := 30 * time.Second
+			s := newService(t, appConfig{Version: "v1", Workers: 2, Options: appOptions{BakeTime: &bake}})
 			cfg := s.cfg
 			cfg.Version, cfg.Fail = "v2", config.FailLater
 			s.install(cfg)
