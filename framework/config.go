@@ -85,6 +85,9 @@ type options struct {
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
 
+	readyCheck  string // a path; "": none
+	readyChecks []func(context.Context) error
+
 	env       environment // the inherited variables with those of EnvFile
 	overrides []string    // for the log: "workers=8 from BATON_WORKERS, code says 2"
 
@@ -120,8 +123,10 @@ func defaultOptions(env environment) *options {
 // valid throughout, or into one error that wraps ErrConfig and has a line for
 // every problem. env is the inherited environment.
 //
+// checks are what only one way to serve requires.
+//
 // It binds, forks and changes nothing, so every role can call it.
-func resolve(opts []Option, env environment) (*options, error) {
+func resolve(opts []Option, env environment, checks ...func(*options)) (*options, error) {
 	o := defaultOptions(env)
 	for i, opt := range opts {
 		if opt == nil {
@@ -147,6 +152,9 @@ func resolve(opts []Option, env environment) (*options, error) {
 	o.checkListeners()
 	o.checkHandlers()
 	o.checkUser()
+	for _, check := range checks {
+		check(o)
+	}
 	if text, ok := o.env.lookup("GOMEMLIMIT"); ok {
 		// The runtime of a worker would die of it with a crash trace.
 		if _, ok := parseMemory(text); !ok {

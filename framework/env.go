@@ -182,7 +182,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, maxDrainingVar,
-		pidFileVar, runtimeDirVar, modeVar, userVar,
+		pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 

@@ -58,6 +58,8 @@ func argumentOption(name, value string) framework.Option {
 		return framework.IdleGrace(duration(value))
 	case "User":
 		return framework.User(value)
+	case "ReadyCheck":
+		return framework.ReadyCheck(value)
 	case "PIDFile":
 		return framework.PIDFile(value)
 	case "RuntimeDir":

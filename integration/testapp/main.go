@@ -81,6 +81,9 @@ func options(cfg config.Config) []framework.Option {
 	if c.PIDFile != "" {
 		opts = append(opts, framework.PIDFile(c.PIDFile))
 	}
+	if c.ReadyCheck != "" {
+		opts = append(opts, framework.ReadyCheck(c.ReadyCheck))
+	}
 	if c.User != "" {
 		opts = append(opts, framework.User(c.User))
 	}
