@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/baton-go/baton/listener"
@@ -21,6 +22,7 @@ type acceptor struct {
 	key   string // identity of the listener across masters
 
 	once    sync.Once
+	started atomic.Bool
 	mu      sync.Mutex // held from accept until the connections are placed
 	resumed chan struct{}
 	ended   chan struct{}
@@ -37,7 +39,12 @@ func newAcceptor(p *Pool, l *listener.Listener, index int, key string) *acceptor
 	return a
 }
 
-func (a *acceptor) start() { a.once.Do(func() { go a.run() }) }
+func (a *acceptor) start() {
+	a.once.Do(func() {
+		a.started.Store(true)
+		go a.run()
+	})
+}
 
 // Pauses for want of descriptors, the kernel's or ours.
 const (

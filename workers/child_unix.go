@@ -39,6 +39,10 @@ type child struct {
 	dumped   time.Time    // SIGQUIT was sent
 	faults   atomic.Int32 // protocol errors
 
+	start     uint64 // see startTime; 0 until it is asked for
+	recorded  bool   // on disk it is known for this worker
+	entrusted bool   // it can live on without a master
+
 	heard      uint64   // messages that are sent once; the reader's
 	keys       []string // of its listeners, in its order; nil: ours
 	readerDone chan struct{}

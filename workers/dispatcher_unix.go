@@ -74,6 +74,8 @@ type window struct {
 	gone      bool // dead or dying: nothing can be sent
 	returning int  // connections it offers to give back
 
+	numbers []uint16 // the worker's, of our listeners; nil: the same
+
 	dispatched uint64
 	payload    []byte
 	fds        []int
@@ -202,7 +204,7 @@ func (w *window) sendBatch(now time.Time) {
 			batch = batch[:i]
 			break
 		}
-		w.payload = appendConn(w.payload, h.id, h.listener)
+		w.payload = appendConn(w.payload, h.id, w.theirs(h.listener))
 		w.fds = append(w.fds, h.fd)
 	}
 	var err error

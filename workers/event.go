@@ -125,6 +125,17 @@ type GenerationDrained struct {
 	Took       time.Duration
 }
 
+// WorkerAdopted: the worker of a master that has died is this one's.
+type WorkerAdopted struct {
+	Worker   ID
+	PID      int
+	Draining bool // it serves no more
+}
+
+// RecordFailed: the record of the pool cannot be written. Until it can, workers
+// that are started leave when their master is killed.
+type RecordFailed struct{ Reason string }
+
 // AcceptPaused: the master leaves connections in the kernel's queue.
 type AcceptPaused struct {
 	Listener string
@@ -150,5 +161,7 @@ func (GenerationServing) event() {}
 func (GenerationRefused) event() {}
 func (GenerationDrained) event() {}
 func (GenerationFailing) event() {}
+func (WorkerAdopted) event()     {}
+func (RecordFailed) event()      {}
 func (AcceptPaused) event()      {}
 func (AcceptResumed) event()     {}

@@ -256,6 +256,7 @@ func (p *Pool) drainChild(c *child, timeout time.Duration, reason string) {
 		return // it has been told, and has no more time than that
 	}
 	c.drainBy = drainBy
+	p.record.changed.Store(true)
 	c.setTimer(timeout+o.KillTimeout, p, func() { p.kill(c, "did not finish in time") })
 }
 

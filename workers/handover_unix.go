@@ -58,6 +58,12 @@ type childRecord struct {
 	Report     *Drained     `json:"report,omitempty"`
 	Dispatched uint64       `json:"dispatched"`
 	Unacked    []heldRecord `json:"unacked"`
+	Entrusted  bool         `json:"entrusted"` // it can live on without a master
+
+	// For a master that is handed nothing: what it has to find, and to be shown.
+	Start uint64 `json:"start,omitempty"`
+	Page  fileID `json:"page,omitzero"`
+	Crash fileID `json:"crash,omitzero"`
 }
 
 type heldRecord struct {
@@ -87,6 +93,9 @@ func (p *Pool) Freeze() error {
 	var readers []chan struct{}
 	err := p.do(func() {
 		p.frozen = true
+		if p.record.busy { // the next master's comes after it
+			readers = append(readers, p.record.done)
+		}
 		for _, g := range p.generations {
 			for _, c := range g.children {
 				_ = c.conn.SetReadDeadline(time.Unix(1, 0))
@@ -109,6 +118,7 @@ func (p *Pool) Freeze() error {
 func (p *Pool) Thaw() {
 	_ = p.do(func() {
 		p.frozen = false
+		p.record.changed.Store(true)
 		p.lastTick = time.Now()
 		for _, g := range p.generations {
 			for _, c := range g.children {
@@ -187,11 +197,8 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		if g.state != GenerationIsServing && g.state != GenerationIsDraining {
 			continue
 		}
-		gs := generationRecord{
-			Number: g.number, State: g.state, Binary: *g.binary, Env: g.env, Options: g.options, Wanted: g.wanted,
-			Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
-			Outcome: g.outcome,
-		}
+		gs := g.record()
+		gs.Env = g.env
 		dup(g.binary.file)
 		for _, c := range g.children {
 			if c.state < WorkerIsReady {
@@ -201,20 +208,36 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 			add(c.proc.handle())
 			dup(c.page)
 			dup(c.crash)
-			own := c.keys
-			if own == nil {
-				own = keys
-			}
-			gs.Workers = append(gs.Workers, childRecord{
-				Listeners: own,
-				Slot:      c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
-				DrainBy: c.drainBy, Expected: c.expected, Restarts: g.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
-				Dispatched: c.window.dispatched, Unacked: hold(c.window.unacked),
-			})
+			cs := c.record(keys)
+			cs.Unacked = hold(c.window.unacked)
+			gs.Workers = append(gs.Workers, cs)
 		}
 		h.Generations = append(h.Generations, gs)
 	}
 	return encode(h), files, err
+}
+
+// record describes g without its workers and its environment.
+func (g *generation) record() generationRecord {
+	return generationRecord{
+		Number: g.number, State: g.state, Binary: *g.binary, Options: g.options, Wanted: g.wanted,
+		Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
+		Outcome: g.outcome,
+	}
+}
+
+// record describes c without the connections that it holds. ours are the keys
+// of this master's listeners.
+func (c *child) record(ours []string) childRecord {
+	if c.keys != nil {
+		ours = c.keys
+	}
+	return childRecord{
+		Listeners: ours,
+		Slot:      c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
+		DrainBy: c.drainBy, Expected: c.expected, Restarts: c.gen.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
+		Dispatched: c.window.dispatched, Entrusted: c.entrusted,
+	}
 }
 
 func dupFD(fd int) (*os.File, error) {
@@ -373,9 +396,10 @@ func (p *Pool) adopt(in *Inheritance) error {
 			c := &child{
 				started: started{proc: proc, conn: conn, page: page, crash: crash, nonce: ws.Nonce},
 				id:      ID{Generation: g.number, Slot: ws.Slot}, gen: g, state: ws.State, born: ws.Born, ready: ws.Ready,
-				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, keys: ws.Listeners, readerDone: make(chan struct{}),
+				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, entrusted: ws.Entrusted, readerDone: make(chan struct{}),
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
+			p.translate(c, ws.Listeners)
 			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched
 			g.slot(ws.Slot).restarts = ws.Restarts
 			if c.state == WorkerIsDraining {
@@ -409,10 +433,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 		}
 		p.settle(g)
 	}
-	p.retarget()
-	if p.serving != nil {
-		p.accept()
-	}
+	p.retarget() // accepting begins with the Commit, or a Restore
 	closeForeign(removed)
 	return first
 }

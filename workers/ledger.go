@@ -59,3 +59,12 @@ func (l *ledger) restore(s LedgerStatus) {
 		l.refused[reason] = n
 	}
 }
+
+// close settles what was pending when the master that kept the ledger died: it
+// had been sent to workers, which are its owners since.
+func (l *ledger) close() {
+	l.acknowledged = l.accepted - l.redispatched
+	for _, n := range l.refused {
+		l.acknowledged -= n
+	}
+}

@@ -59,13 +59,18 @@ type Pool struct {
 	frozen      bool
 	deferred    []func()
 	stopping    bool
+	stopBy      time.Time
 	abandoned   bool // another master has the workers
 	failure     error
 	lastTick    time.Time
 	unserved    time.Time     // since when nobody serves; zero when somebody does
 	refused     *RefusedError // the last
-	previous    *release      // that served before; nil if there is none to go back to
-	drained     Drained       // by all workers that ever drained
+	highest     int           // number of a generation so far
+	record      recording
+	noOrphans   bool     // the service ends
+	orphans     *Orphans // of a master that died, for those that come late; may be nil
+	previous    *release // that served before; nil if there is none to go back to
+	drained     Drained  // by all workers that ever drained
 }
 
 // ErrGaveUp is returned by Run when no worker has served for GiveUpAfter.
@@ -86,6 +91,7 @@ func New(cfg Config) *Pool {
 		cfg: cfg, d: newDispatcher(cfg.Policy), reserve: newReserve(), stderr: newForward(os.Stderr),
 		posts: make(chan func(), 256), ended: make(chan struct{}), events: newEmitter(cfg.OnEvent), override: cfg.Workers,
 	}
+	p.record.done = make(chan struct{})
 	p.d.accepted = make([]uint64, len(cfg.Listeners))
 	specs := make([]listener.Spec, len(cfg.Listeners))
 	for i, l := range cfg.Listeners {
@@ -127,6 +133,7 @@ func (p *Pool) Run() error {
 				p.inspect(time.Now())
 			}
 		}
+		p.note()
 	}
 	if !p.abandoned {
 		p.d.refuseAll()
@@ -158,7 +165,11 @@ func (p *Pool) do(f func()) error {
 	}
 }
 
-func (p *Pool) emit(e Event) { p.events.emit(e) }
+// emit tells the subscribers. What is worth an event is worth a record.
+func (p *Pool) emit(e Event) {
+	p.record.changed.Store(true)
+	p.events.emit(e)
+}
 
 // options are those in force: the serving generation's.
 func (p *Pool) options() Options {
@@ -202,6 +213,7 @@ func (p *Pool) Prepare(ctx context.Context, s Spec) error {
 			slots:   map[int]*slot{}, born: now, probe: s.Probe, rollback: s.Rollback, done: func(err error) { result <- err },
 		}
 		g.timer = time.AfterFunc(s.ReadyTimeout, func() { p.post(func() { p.tooLate(g) }) })
+		p.highest = max(p.highest, s.Number)
 		p.generations = append(p.generations, g)
 		p.spawn(g, 1, nil)
 	})
@@ -252,6 +264,7 @@ func (p *Pool) find(number int) *generation {
 // Commit makes a prepared generation the serving one, in one step, and drains
 // the one before. The first commit starts accepting.
 func (p *Pool) Commit(number int) error {
+	p.awaitRecord(number)
 	var err error
 	if stopped := p.do(func() {
 		g := p.find(number)
@@ -271,6 +284,7 @@ func (p *Pool) Commit(number int) error {
 			if c.state == WorkerIsReady {
 				move(&c.state, WorkerServing, workerMoves)
 				c.say(msgCommit, nil)
+				p.entrust(c)
 			}
 		}
 		p.retarget()
@@ -334,6 +348,7 @@ func (p *Pool) Scale(n int) error {
 			return
 		}
 		p.override = n
+		p.record.changed.Store(true)
 		g := p.serving
 		if g == nil || p.stopping {
 			return
@@ -410,7 +425,7 @@ func (p *Pool) Sweep(ctx context.Context) {
 	_ = p.do(func() { served = p.serving != nil })
 	for _, a := range p.acceptors {
 		a.stop()
-		if served {
+		if served && a.started.Load() {
 			a.sweep(ctx)
 		}
 	}
@@ -431,6 +446,7 @@ func (p *Pool) Restore() {
 				p.awaitOther(c)
 			}
 		}
+		p.acceptFor(g)
 	})
 }
 
@@ -453,6 +469,7 @@ func (p *Pool) Stop(timeout time.Duration, reason string) {
 
 func (p *Pool) stop(timeout time.Duration, reason string) {
 	p.stopping = true
+	p.stopBy = time.Now().Add(timeout)
 	p.d.noReturns()
 	for _, g := range slices.Clone(p.generations) {
 		if g.state == GenerationStarting || g.state == GenerationIsReady {

@@ -14,15 +14,18 @@ const ProtocolVersion = 1
 
 // Messages from master to worker.
 const (
-	msgHello   uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
-	msgCommit                   // your generation serves
-	msgConn                     // connections: id and listener of each, fds attached
-	msgPing                     // answer with msgPong
-	msgDrain                    // JSON DrainOrder; may be repeated with a shorter time
-	msgWelcome                  // after the introduction: build the application
-	msgMoved                    // a connection from another worker, see appendMoved
-	msgReceipt                  // ids of returned connections that are the master's now
-	msgKeep                     // ids of returned connections that stay the worker's
+	msgHello    uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
+	msgCommit                    // your generation serves
+	msgConn                      // connections: id and listener of each, fds attached
+	msgPing                      // answer with msgPong
+	msgDrain                     // JSON DrainOrder; may be repeated with a shorter time
+	msgWelcome                   // after the introduction: build the application
+	msgMoved                     // a connection from another worker, see appendMoved
+	msgReceipt                   // ids of returned connections that are the master's now
+	msgKeep                      // ids of returned connections that stay the worker's
+	msgStopping                  // the service ends: never live on without a master
+	msgTrust                     // JSON trust, with what it takes to live without a master
+	msgAdopted                   // to a worker that has presented itself: the master is yours
 )
 
 // Messages from worker to master.
@@ -36,6 +39,7 @@ const (
 	msgLeave                     // asked to end by someone else; drain it
 	msgDrained                   // JSON Drained; it exits next
 	msgReturn                    // a connection for another worker, see appendMoved
+	msgPresent                   // JSON presence, to another master than the one that started it
 )
 
 // greeting is the first message: the master's.
@@ -62,6 +66,25 @@ type Intro struct {
 	Nonce    string          `json:"nonce"`
 	PID      int             `json:"pid"`
 	Settings json.RawMessage `json:"settings"` // what its code and environment ask for; opaque here
+}
+
+// trust lets a worker of a generation that serves live on without a master. Its
+// counters and its crash file come with it, for the next master to have, and its
+// listeners, in its own order, to accept for itself.
+type trust struct {
+	Socket  string        `json:"socket"`  // where the next master can be found
+	Timeout time.Duration `json:"timeout"` // how long it may take to come
+}
+
+// presence is the first message of a worker to a master that did not start it.
+// The files that came with its trust are attached; one that drains has given
+// the listeners up.
+type presence struct {
+	Version    int    `json:"version"`
+	Nonce      string `json:"nonce"`
+	Generation int    `json:"generation"`
+	Slot       int    `json:"slot"`
+	Draining   bool   `json:"draining"`
 }
 
 // failure is a worker's own account of why it will not serve.

@@ -70,10 +70,11 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) bool {
 	if !ok || len(m.Unread) > MaxUnread {
 		return false
 	}
+	k := w.link.Load()
 	select {
 	case w.returns.slots <- struct{}{}:
 		defer func() { <-w.returns.slots }()
-	case <-w.orphaned:
+	case <-k.lost:
 		return false
 	}
 	done := make(chan bool, 1)
@@ -94,13 +95,13 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) bool {
 	}
 	payload := appendMoved(nil, id, l.index, m)
 	var serr error
-	if err := raw.Control(func(fd uintptr) { serr = w.sendFile(msgReturn, payload, int(fd)) }); err != nil || serr != nil {
+	if err := raw.Control(func(fd uintptr) { serr = k.send(msgReturn, payload, []int{int(fd)}) }); err != nil || serr != nil {
 		return false
 	}
 	taken := false
 	select {
 	case taken = <-done:
-	case <-w.orphaned: // all that the master said has been read
+	case <-k.lost: // all that the master said has been read
 		select {
 		case taken = <-done:
 		default:
@@ -115,16 +116,6 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) bool {
 
 // Moved returns the number of connections that were given back.
 func (w *Worker) Moved() int { return int(w.moved.Load()) }
-
-func (w *Worker) sendFile(typ uint8, payload []byte, fd int) error {
-	for n := 0; ; n++ {
-		err := w.conn.Send(typ, payload, []int{fd})
-		if err == nil || !errors.Is(err, ipc.ErrLoad) || n == sendRetries {
-			return err
-		}
-		time.Sleep(sendPause)
-	}
-}
 
 // returned takes a connection back from c's worker, on the reader's goroutine.
 func (p *Pool) returned(c *child, f ipc.Frame) error {
@@ -252,7 +243,7 @@ func (d *dispatcher) noReturns() {
 func (w *window) sendMoved(h held, now time.Time) error {
 	m := *h.moved
 	m.Idle += now.Sub(h.at)
-	w.payload = appendMoved(w.payload[:0], h.id, h.listener, m)
+	w.payload = appendMoved(w.payload[:0], h.id, w.theirs(h.listener), m)
 	w.fds = append(w.fds[:0], h.fd)
 	return w.conn.TrySend(msgMoved, w.payload, w.fds)
 }
@@ -280,15 +271,15 @@ func isConnection(fd int) bool {
 }
 
 // takeMoved queues a connection that comes from another worker.
-func (w *Worker) takeMoved(f ipc.Frame) {
+func (w *Worker) takeMoved(k *link, f ipc.Frame) {
 	id, listener, m, err := parseMoved(f.Payload)
 	switch {
 	case err != nil:
 		closeForeign(f.Files)
-	case len(f.Files) != 1 || int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[0], moved: &m}):
+	case len(f.Files) != 1 || int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[0], moved: &m, from: k}):
 		for _, fd := range f.Files {
 			unix.Close(fd)
 		}
-		w.settle(msgNack, []uint64{id})
+		k.settle(msgNack, []uint64{id})
 	}
 }

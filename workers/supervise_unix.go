@@ -336,6 +336,10 @@ func (p *Pool) inspect(now time.Time) {
 			}
 		}
 	}
+	if p.record.failing {
+		p.record.changed.Store(true)
+	}
+	p.entrustAll()
 	p.giveUp(now)
 }
 

@@ -48,21 +48,18 @@ func newMaster(t *testing.T, networks ...string) (*master, *Worker) {
 		t.Fatal(err)
 	}
 	page.Close()
-	w := &Worker{
-		id: ID{1, 1}, conn: conn, counters: counters,
-		returns: newReturns(), drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
-	}
+	w := newWorker(ID{1, 1}, "", conn, counters)
 	for i, network := range networks {
 		info := ListenerInfo{Name: fmt.Sprint("l", i), Network: network, Address: "127.0.0.1:80"}
 		w.listeners = append(w.listeners, newListener(w, info, 0))
 	}
 	m := &master{t: t, conn: near, w: w, fds: map[uint64]int{}}
 	_ = near.SetReadDeadline(time.Now().Add(patience))
-	go w.receive()
+	go w.receive(w.link.Load())
 	t.Cleanup(func() {
 		near.Close()
-		<-w.ended
-		conn.Close()
+		<-w.orphaned
+		w.Close()
 		for _, l := range w.listeners {
 			l.Close()
 		}

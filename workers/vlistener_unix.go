@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,21 +32,24 @@ type Listener struct {
 	waiting []incoming // sent by the master, not accepted
 	taken   []net.Conn // acknowledged, to be returned next
 	asked   bool       // Accept has been called
+	asking  int        // Accepts that wait
 	closed  bool       // by the application
 	ended   bool       // the master sends no more
 
-	first chan struct{} // closed at the first Accept
-	empty chan struct{} // closed when ended and everything has been accepted
+	wanted chan struct{} // told when Accept begins to wait; holds one
+	first  chan struct{} // closed at the first Accept
+	empty  chan struct{} // closed when ended and everything has been accepted
 }
 
 type incoming struct {
 	id    uint64
 	fd    int
 	moved *Moved // it comes from another worker
+	from  *link  // whose master has a copy of it; nil: nobody has
 }
 
 func newListener(w *Worker, info ListenerInfo, index uint16) *Listener {
-	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), first: make(chan struct{}), empty: make(chan struct{})}
+	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), wanted: make(chan struct{}, 1), first: make(chan struct{}), empty: make(chan struct{})}
 	l.some.L = &l.mu
 	return l
 }
@@ -130,18 +134,48 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if l.ended {
 			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
 		}
+		l.asking++
+		select {
+		case l.wanted <- struct{}{}:
+		default:
+		}
 		l.some.Wait()
+		l.asking--
 	}
+}
+
+// wants is how many connections the application waits for.
+func (l *Listener) wants() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.ended {
+		return 0
+	}
+	return max(l.asking-len(l.waiting)-len(l.taken), 0)
 }
 
 // acknowledge makes connections of what waits, a batch at a time, and tells
 // the master in one message that they are ours.
 func (l *Listener) acknowledge() {
 	batch := l.waiting[:min(len(l.waiting), acceptBatch)]
+	from := batch[0].from
+	if !from.alive() {
+		if !roomFor(batch[0].fd) { // it is lost if it cannot be made, so it waits
+			l.mu.Unlock()
+			time.Sleep(minFullWait)
+			l.mu.Lock()
+			return
+		}
+		batch = batch[:1]
+	}
 	var yes, no [acceptBatch]uint64
 	ny, nn := 0, 0
 	l.taken = l.taken[:0]
-	for _, in := range batch {
+	for i, in := range batch {
+		if in.from != from { // another master's
+			batch = batch[:i]
+			break
+		}
 		c, err := newConn(l.w.counters, in, l.info.Network)
 		if err == nil {
 			l.taken = append(l.taken, c)
@@ -159,12 +193,21 @@ func (l *Listener) acknowledge() {
 	n := copy(l.waiting, l.waiting[len(batch):])
 	l.waiting = l.waiting[:n]
 	if ny > 0 {
-		l.w.settle(msgAck, yes[:ny])
+		from.settle(msgAck, yes[:ny])
 	}
 	if nn > 0 {
-		l.w.settle(msgNack, no[:nn])
+		from.settle(msgNack, no[:nn])
 	}
 	l.checkEmpty()
+}
+
+// roomFor says whether there is a descriptor to make a connection with.
+func roomFor(fd int) bool {
+	spare, err := fcntlDup(fd)
+	if err == nil {
+		unix.Close(spare)
+	}
+	return err == nil
 }
 
 func isLoad(err error) bool {
@@ -187,14 +230,20 @@ func (l *Listener) Close() error {
 	}
 	l.closed = true
 	for len(l.waiting) > 0 {
-		batch := l.waiting[:min(len(l.waiting), acceptBatch)]
+		from := l.waiting[0].from
 		var ids [acceptBatch]uint64
-		for i, in := range batch {
-			ids[i] = in.id
-			unix.Close(in.fd)
+		n := 0
+		for ; n < min(len(l.waiting), acceptBatch) && l.waiting[n].from == from; n++ {
+			in := l.waiting[n]
+			ids[n] = in.id
+			if from.alive() {
+				unix.Close(in.fd)
+			} else if c, err := newConn(l.w.counters, in, l.info.Network); err == nil {
+				l.taken = append(l.taken, c) // there is nobody to send it back to
+			}
 		}
-		l.w.settle(msgNack, ids[:len(batch)])
-		l.waiting = l.waiting[len(batch):]
+		from.settle(msgNack, ids[:n])
+		l.waiting = l.waiting[n:]
 	}
 	l.some.Broadcast()
 	l.checkEmpty()

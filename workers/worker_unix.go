@@ -3,11 +3,11 @@
 package workers
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,20 +24,24 @@ import (
 type Worker struct {
 	id        ID
 	nonce     string
-	conn      *ipc.Conn
+	link      atomic.Pointer[link]
 	counters  *counters
 	stderr    *os.File
 	crash     *os.File
 	listeners []*Listener
 	committed bool
+	estate    estate
 
 	returns  *returns
 	moved    atomic.Int64
 	drain    chan DrainOrder // the latest order; closed never
-	orphaned chan struct{}   // the master is gone
+	orphaned chan struct{}   // the master is gone, and none is waited for
 	ready    bool
 	mu       sync.Mutex
-	ended    chan struct{} // the receiver has returned
+
+	forsakenOnce sync.Once
+	ctx          context.Context // until Close
+	end          context.CancelFunc
 }
 
 // Marked says whether this process was started as a worker, and as which. It
@@ -94,12 +98,8 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{
-		id: m.ID(), nonce: m.marker.Nonce, conn: conn, counters: counters,
-		stderr: os.NewFile(workerStderr, "stderr"), crash: os.NewFile(workerCrash, "crash"),
-		returns: newReturns(),
-		drain:   make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
-	}
+	w := newWorker(m.ID(), m.marker.Nonce, conn, counters)
+	w.stderr, w.crash = os.NewFile(workerStderr, "stderr"), os.NewFile(workerCrash, "crash")
 	_ = conn.SetReadDeadline(time.Now().Add(greetingTimeout))
 	f, err := conn.Recv()
 	if err != nil {
@@ -139,8 +139,18 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 		return nil, fmt.Errorf("welcome of the master: %w", err)
 	}
 	_ = conn.SetReadDeadline(time.Time{})
-	go w.receive()
+	go w.receive(w.link.Load())
 	return w, nil
+}
+
+func newWorker(id ID, nonce string, conn *ipc.Conn, counters *counters) *Worker {
+	w := &Worker{
+		id: id, nonce: nonce, counters: counters, returns: newReturns(),
+		drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}),
+	}
+	w.ctx, w.end = context.WithCancel(context.Background())
+	w.link.Store(newLink(conn))
+	return w
 }
 
 // Listeners returns the listeners, in the master's order. Accept on them takes
@@ -169,11 +179,17 @@ func (w *Worker) Failed(reason string) {
 	if len(reason) > limit {
 		reason = reason[:limit] + " …"
 	}
-	_ = w.conn.Send(msgFailed, encode(failure{Reason: reason}), nil)
+	_ = w.link.Load().conn.Send(msgFailed, encode(failure{Reason: reason}), nil)
 }
 
-// Leave asks the master to drain this worker and to replace it.
-func (w *Worker) Leave() error { return w.send(msgLeave, nil) }
+// Leave asks the master to drain this worker and to replace it. Should there be
+// none, that is an error; should it die before it has, Orphaned is closed.
+func (w *Worker) Leave() error {
+	w.estate.mu.Lock()
+	w.estate.final = true
+	w.estate.mu.Unlock()
+	return w.send(msgLeave, nil)
+}
 
 // Drain delivers the master's order to finish. A later one replaces it.
 func (w *Worker) Drain() <-chan DrainOrder { return w.drain }
@@ -183,12 +199,16 @@ func (w *Worker) Drain() <-chan DrainOrder { return w.drain }
 // end of its listener for a failure, and close its connections. The master
 // sends no connection after its order.
 func (w *Worker) Finish() {
+	w.estate.mu.Lock()
+	w.estate.giveUp(w.estate.bond != Bonded)
+	w.estate.mu.Unlock()
 	for _, l := range w.listeners {
 		l.end()
 	}
 }
 
-// Orphaned is closed when the master is gone.
+// Orphaned is closed when the master is gone, and this worker does not wait for
+// another one, or not any more: it was not trusted to live on, or for no longer.
 func (w *Worker) Orphaned() <-chan struct{} { return w.orphaned }
 
 // Serving says whether this worker's generation was committed.
@@ -211,50 +231,52 @@ func (w *Worker) Taken() int { return int(w.counters.total.Load()) }
 func (w *Worker) Ended() <-chan struct{} { return w.counters.ended }
 
 // Close ends the connection to the master.
-func (w *Worker) Close() error { return w.conn.Close() }
+func (w *Worker) Close() error {
+	w.end()
+	w.renounce(false)
+	w.estate.forget()
+	return w.link.Load().conn.Close()
+}
 
-func (w *Worker) receive() {
-	defer close(w.ended)
-	defer close(w.orphaned)
-	for {
-		f, err := w.conn.Recv()
-		if err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-				fmt.Fprintf(os.Stderr, "baton: worker %s: %v\n", w.id, err)
+// hear takes one message of the master at the other end of k.
+func (w *Worker) hear(k *link, f ipc.Frame) {
+	switch f.Type {
+	case msgConn:
+		w.take(k, f)
+		return
+	case msgMoved:
+		w.takeMoved(k, f)
+		return
+	case msgTrust:
+		w.entrusted(f)
+		return
+	case msgReceipt, msgKeep:
+		w.returns.answer(f.Payload, f.Type == msgReceipt)
+	case msgPing:
+		_ = k.send(msgPong, nil, nil)
+	case msgCommit:
+		w.mu.Lock()
+		w.committed = true
+		w.mu.Unlock()
+		w.hush()
+	case msgStopping:
+		w.renounce(true)
+	case msgDrain:
+		w.renounce(false)
+		if o, err := decode[DrainOrder](f.Payload); err == nil {
+			select {
+			case <-w.drain: // not picked up yet: the newer one counts
+			default:
 			}
-			return
+			w.drain <- o
 		}
-		switch f.Type {
-		case msgConn:
-			w.take(f)
-			continue
-		case msgMoved:
-			w.takeMoved(f)
-			continue
-		case msgReceipt, msgKeep:
-			w.returns.answer(f.Payload, f.Type == msgReceipt)
-		case msgPing:
-			_ = w.send(msgPong, nil)
-		case msgCommit:
-			w.mu.Lock()
-			w.committed = true
-			w.mu.Unlock()
-		case msgDrain:
-			if o, err := decode[DrainOrder](f.Payload); err == nil {
-				select {
-				case <-w.drain: // not picked up yet: the newer one counts
-				default:
-				}
-				w.drain <- o
-			}
-		}
-		closeForeign(f.Files)
 	}
+	closeForeign(f.Files)
 }
 
 // take queues connections at their listeners. Those that did not fit into this
 // process are refused; the master has kept them.
-func (w *Worker) take(f ipc.Frame) {
+func (w *Worker) take(k *link, f ipc.Frame) {
 	n, err := connCount(f.Payload, len(f.Files)+f.Missing)
 	if err != nil {
 		closeForeign(f.Files)
@@ -266,42 +288,15 @@ func (w *Worker) take(f ipc.Frame) {
 		switch {
 		case i >= len(f.Files):
 			refused = append(refused, id)
-		case int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[i]}):
+		case int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[i], from: k}):
 			unix.Close(f.Files[i])
 			refused = append(refused, id)
 		}
 	}
 	if len(refused) > 0 {
-		w.settle(msgNack, refused)
+		k.settle(msgNack, refused)
 	}
 }
 
-// settle acknowledges or refuses connections.
-func (w *Worker) settle(typ uint8, ids []uint64) {
-	var buf [acceptBatch * idSize]byte
-	b := buf[:0]
-	for _, id := range ids {
-		b = appendID(b, id)
-	}
-	// Should the master be gone, its copies are too, and the connection is
-	// ours alone either way.
-	_ = w.send(typ, b)
-}
-
-// sendRetries times sendPause is how long a message waits for kernel memory.
-const (
-	sendRetries = 200
-	sendPause   = 10 * time.Millisecond
-)
-
-// send sends what must not get lost: a master that never hears of a connection
-// being ours would keep it for ever.
-func (w *Worker) send(typ uint8, payload []byte) error {
-	for n := 0; ; n++ {
-		err := w.conn.Send(typ, payload, nil)
-		if err == nil || !errors.Is(err, ipc.ErrLoad) || n == sendRetries {
-			return err
-		}
-		time.Sleep(sendPause)
-	}
-}
+// send is the present link's.
+func (w *Worker) send(typ uint8, payload []byte) error { return w.link.Load().send(typ, payload, nil) }

@@ -1,0 +1,210 @@
+//go:build unix
+
+package workers
+
+import (
+	"slices"
+	"time"
+)
+
+// FosterServing adopts the orphans of the generation that served last, and
+// returns its number, 0 if none of it has come. They go on accepting for
+// themselves, and the pool accepts nothing: a Commit drains them, a Restore makes
+// the pool their master in that, too.
+func (p *Pool) FosterServing(o *Orphans) (number int) {
+	_ = p.do(func() {
+		if p.stopping || p.serving != nil {
+			return
+		}
+		ms := o.takeServing()
+		if len(ms) == 0 {
+			return
+		}
+		p.orphans = o
+		p.override = o.record.Override
+		p.drained = p.drained.With(o.record.Drained)
+		g := p.foster(ms[0], GenerationIsServing)
+		p.serving = g
+		for _, m := range ms {
+			p.attach(g, m, WorkerServing)
+		}
+		p.retarget()
+		number = g.number
+	})
+	return number
+}
+
+// FosterRest adopts all others, those that have come and those that will, and
+// drains them.
+func (p *Pool) FosterRest(o *Orphans) {
+	_ = p.do(func() {
+		p.orphans = o
+		for _, m := range o.takeRest(p) {
+			p.fosterLate(m)
+		}
+	})
+}
+
+// late adopts m, which has come after the others.
+func (p *Pool) late(m *orphan) error {
+	err := p.do(func() { p.fosterLate(m) })
+	if err != nil {
+		m.close()
+	}
+	return err
+}
+
+// takeServing takes out those of the last generation of which somebody serves.
+func (o *Orphans) takeServing() (ms []*orphan) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	last := 0
+	for _, m := range o.came {
+		if !m.draining {
+			last = max(last, m.gen.Number)
+		}
+	}
+	o.came = slices.DeleteFunc(o.came, func(m *orphan) bool {
+		if m.draining || m.gen.Number != last {
+			return false
+		}
+		ms = append(ms, m)
+		return true
+	})
+	return ms
+}
+
+// takeRest takes out all that are left. Who comes later goes to p.
+func (o *Orphans) takeRest(p *Pool) []*orphan {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ms := o.came
+	o.came, o.pool = nil, p
+	return ms
+}
+
+func (p *Pool) fosterLate(m *orphan) {
+	if p.frozen { // the next master may be about to take this pool
+		p.orphans.turnAway(m)
+		return
+	}
+	g := p.find(m.gen.Number)
+	if g != nil && g == p.serving && !m.draining && !p.stopping && m.rec.Slot <= g.wanted && !g.occupied(m.rec.Slot) {
+		c := p.attach(g, m, WorkerServing)
+		p.retarget()
+		p.hush(c)
+		return
+	}
+	if g == nil {
+		g = p.foster(m, GenerationIsDraining)
+	}
+	timeout := p.options().DrainTimeout
+	state := WorkerServing
+	if m.draining {
+		state = WorkerIsDraining
+		if !m.rec.DrainBy.IsZero() {
+			timeout = max(time.Until(m.rec.DrainBy), 0)
+		}
+	}
+	if p.stopping {
+		timeout = min(timeout, max(time.Until(p.stopBy), 0))
+	}
+	p.drainChild(p.attach(g, m, state), timeout, "its master has died")
+	p.boundDraining()
+}
+
+// foster makes the generation of m this pool's.
+func (p *Pool) foster(m *orphan, state GenerationState) *generation {
+	gs := m.gen
+	binary := adoptBinary(gs.Binary, m.binary)
+	if m.binary == nil { // nobody may look into it: the path has to do
+		if b, err := Pin(gs.Binary.Path); err == nil {
+			binary = b
+		}
+	}
+	m.binary = nil
+	g := &generation{
+		number: gs.Number, state: state, binary: binary, env: m.env, options: gs.Options,
+		ledger: newLedger(gs.Number), wanted: max(gs.Wanted, 1), slots: map[int]*slot{}, introduced: true,
+		born: gs.Born, served: gs.Served, drained: gs.Drained, outcome: gs.Outcome,
+	}
+	if state == GenerationIsDraining && g.drained.IsZero() {
+		g.drained = time.Now()
+	}
+	g.ledger.restore(gs.Ledger)
+	g.ledger.close()
+	p.highest = max(p.highest, g.number)
+	at, _ := slices.BinarySearchFunc(p.generations, g.number, func(o *generation, n int) int { return o.number - n })
+	p.generations = slices.Insert(p.generations, at, g)
+	return g
+}
+
+// attach makes m a worker of g.
+func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
+	ws := m.rec
+	c := &child{
+		started: started{proc: m.proc, conn: m.conn, page: m.page, crash: m.crash, nonce: ws.Nonce},
+		id:      ID{Generation: g.number, Slot: ws.Slot}, gen: g, state: state, born: ws.Born, ready: ws.Ready,
+		start: ws.Start, entrusted: true, readerDone: make(chan struct{}),
+	}
+	if m.binary != nil {
+		m.binary.Close() // the generation has one
+	}
+	c.window = p.d.newWindow(c.conn, ws.Slot, g.ledger)
+	c.window.dispatched = ws.Dispatched
+	p.translate(c, ws.Listeners)
+	g.slot(ws.Slot).restarts = ws.Restarts
+	g.children = append(g.children, c)
+	c.say(msgAdopted, nil)
+	p.emit(WorkerAdopted{Worker: c.id, PID: c.proc.pid, Draining: state == WorkerIsDraining || g.state == GenerationIsDraining})
+	go p.read(c, c.readerDone)
+	go p.watch(c)
+	return c
+}
+
+// translate notes that c's worker numbers its listeners by keys.
+func (p *Pool) translate(c *child, keys []string) {
+	c.keys = keys
+	same := len(keys) == len(p.acceptors)
+	numbers := make([]uint16, len(p.acceptors))
+	for i, a := range p.acceptors {
+		at := slices.Index(keys, a.key)
+		same = same && at == i
+		numbers[i] = noListener
+		if at >= 0 {
+			numbers[i] = uint16(at)
+		}
+	}
+	if !same {
+		c.window.numbers = numbers
+	}
+}
+
+// theirs is the worker's number of our listener n.
+func (w *window) theirs(n uint16) uint16 {
+	if w.numbers == nil {
+		return n
+	}
+	return w.numbers[n]
+}
+
+// acceptFor starts accepting what workers of g, which another master has
+// started, can take, and has them leave it to this one.
+func (p *Pool) acceptFor(g *generation) {
+	for i, a := range p.acceptors {
+		if !slices.ContainsFunc(g.children, func(c *child) bool { return c.window.theirs(uint16(i)) == noListener }) {
+			a.start()
+		}
+	}
+	for _, c := range g.children {
+		p.hush(c)
+	}
+}
+
+// hush makes a worker that accepts for itself leave that to this master, if it
+// has all of its listeners.
+func (p *Pool) hush(c *child) {
+	if _, all := p.listenersOf(c); all && c.state == WorkerServing {
+		c.say(msgCommit, nil)
+	}
+}

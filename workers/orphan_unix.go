@@ -1,0 +1,263 @@
+//go:build unix
+
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/baton-go/baton/workers/ipc"
+)
+
+// A worker of a generation that serves outlives its master, if it was trusted
+// to. Without one it accepts on its own copies of the listeners, which sleep
+// otherwise, and presents itself to whoever answers in the runtime directory.
+// From an order to drain on, or once it knows that the service stops, it holds
+// no listener any more, and its master's death is the end of its accepting.
+
+// estate is what a worker has to live on without a master.
+type estate struct {
+	mu        sync.Mutex
+	bond      Bond
+	trust     *trust
+	files     []int // counters and crash file, for the next master
+	listeners []int // in the worker's order; nil once they are given up
+	own       []*ownAcceptor
+	final     bool // no orphan any more, whatever happens
+	timer     *time.Timer
+	onBond    func(Bond)
+}
+
+// trustFiles come with every trust, before the listeners.
+const trustFiles = 2
+
+// maxTrusted is how many listeners there can be: what fits into a message.
+const maxTrusted = ipc.MaxFiles - trustFiles
+
+// OnBond has f called when the worker's bond changes. It must not block.
+func (w *Worker) OnBond(f func(Bond)) {
+	w.estate.mu.Lock()
+	defer w.estate.mu.Unlock()
+	w.estate.onBond = f
+}
+
+func (e *estate) become(b Bond) {
+	move(&e.bond, b, bondMoves)
+	if e.onBond != nil {
+		e.onBond(b)
+	}
+}
+
+// entrusted takes what a master gives its worker to live on. A later one, of
+// another master, replaces it.
+func (w *Worker) entrusted(f ipc.Frame) {
+	files := slices.Clone(f.Files)
+	t, err := decode[trust](f.Payload)
+	e := &w.estate
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil || t.Timeout <= 0 || len(files) != trustFiles+len(w.listeners) || e.final {
+		closeAllFDs(files)
+		return
+	}
+	closeAllFDs(e.files)
+	closeAllFDs(e.listeners)
+	e.trust, e.files, e.listeners = &t, files[:trustFiles:trustFiles], files[trustFiles:]
+}
+
+// hush: there is a master that accepts.
+func (w *Worker) hush() {
+	w.estate.mu.Lock()
+	defer w.estate.mu.Unlock()
+	w.estate.stopAccepting(false)
+}
+
+// renounce gives the listeners up for good.
+func (w *Worker) renounce(sweep bool) {
+	w.estate.mu.Lock()
+	defer w.estate.mu.Unlock()
+	w.estate.giveUp(sweep)
+}
+
+// giveUp may sweep first what this worker accepts on: for when nobody else will.
+func (e *estate) giveUp(sweep bool) {
+	e.final = true
+	e.stopAccepting(sweep)
+	closeAllFDs(e.listeners)
+	e.listeners = nil
+}
+
+// forget gives up the rest: nobody adopts this worker any more.
+func (e *estate) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	closeAllFDs(e.files)
+	e.files = nil
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+}
+
+func (e *estate) stopAccepting(sweep bool) {
+	for _, a := range e.own {
+		a.stop(sweep)
+	}
+	e.own = nil
+}
+
+// lost: the master at the other end of k is gone, and what it said is done.
+func (w *Worker) lost(k *link) {
+	serving := w.Serving()
+	e := &w.estate
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(k.lost)
+	if serving && e.trust != nil && !e.final {
+		e.become(Orphan)
+		if len(e.own) == 0 { // else it was adopted by one that never accepted
+			for i, fd := range e.listeners {
+				e.own = append(e.own, newOwnAcceptor(w.listeners[i], fd))
+			}
+		}
+		e.timer = time.AfterFunc(e.trust.Timeout, w.timeIsUp)
+	} else {
+		e.become(Resigned)
+		w.forsake()
+	}
+	if e.trust != nil {
+		go w.seek()
+	}
+}
+
+// timeIsUp: no master has come.
+func (w *Worker) timeIsUp() {
+	e := &w.estate
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.bond == Orphan {
+		e.final = true
+		e.become(Resigned)
+		w.forsake()
+	}
+}
+
+func (w *Worker) forsake() { w.forsakenOnce.Do(func() { close(w.orphaned) }) }
+
+// Pauses between two looks for a master.
+const (
+	minSeek = 10 * time.Millisecond
+	maxSeek = 100 * time.Millisecond
+)
+
+// seek presents this worker to masters until one adopts it, or its end.
+func (w *Worker) seek() {
+	for pause := minSeek; w.ctx.Err() == nil; pause = min(2*pause, maxSeek) {
+		conn, served, err := w.present()
+		if err == nil {
+			w.adopted(conn, served)
+			return
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		case <-w.ctx.Done():
+		}
+	}
+}
+
+// present returns when a master has adopted this worker, which takes it as long
+// as it needs for its own start; as one that serves, or as one that drains.
+func (w *Worker) present() (conn *ipc.Conn, served bool, err error) {
+	e := &w.estate
+	e.mu.Lock()
+	path := e.trust.Socket
+	e.mu.Unlock()
+	if conn, err = dialMaster(path); err != nil {
+		return nil, false, err
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	defer context.AfterFunc(w.ctx, func() { _ = conn.Shutdown() })()
+	e.mu.Lock()
+	served = e.listeners != nil
+	p := presence{Version: ProtocolVersion, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !served}
+	err = conn.TrySend(msgPresent, encode(p), slices.Concat(e.files, e.listeners)) // into an empty socket
+	e.mu.Unlock()
+	if err != nil {
+		return nil, false, err
+	}
+	f, err := conn.Recv()
+	if err == nil && f.Type != msgAdopted {
+		closeForeign(f.Files)
+		err = errProtocol
+	}
+	return conn, served, err
+}
+
+func dialMaster(path string) (*ipc.Conn, error) {
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	f, err := c.File()
+	if err != nil {
+		return nil, err
+	}
+	return ipc.NewConn(f)
+}
+
+// adopted: conn is to a master that has taken this worker over. It goes on
+// accepting for itself, if it did, until that master tells it not to.
+func (w *Worker) adopted(conn *ipc.Conn, served bool) {
+	k := newLink(conn)
+	e := &w.estate
+	e.mu.Lock()
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	e.become(Bonded)
+	w.link.Store(k)
+	left := served && e.final // meanwhile
+	e.mu.Unlock()
+	if w.ctx.Err() != nil { // Close has seen the link before
+		_ = conn.Close()
+	}
+	if left {
+		_ = k.send(msgLeave, nil, nil)
+	}
+	w.receive(k)
+}
+
+// receive takes what a master says until its end.
+func (w *Worker) receive(k *link) {
+	defer w.lost(k)
+	for {
+		f, err := k.conn.Recv()
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				fmt.Fprintf(os.Stderr, "baton: worker %s: %v\n", w.id, err)
+			}
+			return
+		}
+		w.hear(k, f)
+	}
+}
+
+func closeAllFDs(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

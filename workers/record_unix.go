@@ -1,0 +1,274 @@
+//go:build unix
+
+package workers
+
+import (
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/baton-go/baton/listener"
+)
+
+// A master keeps a record of its pool for the one that has to go on should it
+// be killed: who its workers are, and which sockets they share. It is written
+// off the pool's goroutine, whenever something has changed, one write at a time.
+//
+// A worker is trusted to live on only when a record that names it has been
+// written. Else it could hold a port for which nobody would know it.
+
+// poolRecord is what the record holds. Environments are not in it: they hold
+// secrets, and each worker has its own.
+type poolRecord struct {
+	Version     int                `json:"version"`
+	PID         int                `json:"pid"`   // of the master
+	Start       uint64             `json:"start"` // of the master, as that of a worker
+	Next        int                `json:"next"`  // number of the next generation
+	Override    int                `json:"override"`
+	Drained     Drained            `json:"drained"`
+	Listeners   []listenerRecord   `json:"listeners"`
+	Generations []generationRecord `json:"generations"`
+}
+
+// listenerRecord is a socket that the master and its workers share.
+type listenerRecord struct {
+	Key    string        `json:"key"`
+	Spec   listener.Spec `json:"spec"`
+	Bound  string        `json:"bound"` // address
+	Cookie uint64        `json:"cookie"`
+}
+
+const poolRecordVersion = 1
+
+// fileID names an open file of which there may be several descriptors.
+type fileID struct {
+	Dev uint64 `json:"dev"`
+	Ino uint64 `json:"ino"`
+}
+
+func identify(fd int) fileID {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return fileID{}
+	}
+	return fileID{uint64(st.Dev), uint64(st.Ino)}
+}
+
+func identifyFile(f *os.File) (id fileID) {
+	raw, err := f.SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { id = identify(int(fd)) })
+	}
+	return id
+}
+
+// recording is the state of it. But for changed, it is the pool's goroutine's.
+type recording struct {
+	write   func([]byte) error // nil: no record is kept
+	socket  string             // where this master's successor can be found
+	changed atomic.Bool
+	busy    bool
+	failing bool
+	done    chan struct{} // closed and renewed with each write
+}
+
+// KeepRecord makes the pool keep a record by write, which gets nil when there is
+// nobody to record and is never called twice at a time. Workers that may live on
+// without a master are told that socket is where the next one listens.
+//
+// A master that is to replace another begins when that one has stopped.
+func (p *Pool) KeepRecord(socket string, write func([]byte) error) {
+	if !canOutlive {
+		return
+	}
+	_ = p.do(func() {
+		p.record.write, p.record.socket = write, socket
+		p.record.changed.Store(true)
+	})
+}
+
+// note begins to write what has changed, if nothing is being written.
+func (p *Pool) note() {
+	r := &p.record
+	if r.write == nil || r.busy || p.frozen || !r.changed.Swap(false) {
+		return
+	}
+	data, named := p.describeRecord()
+	r.busy = true
+	go func() {
+		err := r.write(data)
+		p.post(func() { p.noted(named, err) })
+	}()
+}
+
+func (p *Pool) noted(named []*child, err error) {
+	r := &p.record
+	r.busy = false
+	close(r.done)
+	r.done = make(chan struct{})
+	if err != nil {
+		if !r.failing {
+			p.emit(RecordFailed{Reason: err.Error()})
+		}
+		r.failing = true // the next tick tries again
+		return
+	}
+	r.failing = false
+	for _, c := range named {
+		c.recorded = true
+	}
+	p.entrustAll()
+}
+
+// describeRecord is the record as of now, with the workers that are in it; nil
+// if there are none.
+func (p *Pool) describeRecord() (data []byte, named []*child) {
+	r := poolRecord{Version: poolRecordVersion, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained}
+	r.Start, _ = startTime(r.PID)
+	var keys []string
+	for _, a := range p.acceptors {
+		keys = append(keys, a.key)
+		l := listenerRecord{Key: a.key, Spec: a.l.Spec(), Bound: a.l.Addr().String()}
+		if raw, err := a.l.File().SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { l.Cookie = cookie(int(fd)) })
+		}
+		r.Listeners = append(r.Listeners, l)
+	}
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	for _, g := range p.generations {
+		if g.options.OrphanTimeout == 0 || g.state < GenerationIsReady || g.state > GenerationIsDraining {
+			continue
+		}
+		gs := g.record()
+		for _, c := range g.children {
+			if c.state < WorkerIsReady || c.state > WorkerIsDraining {
+				continue
+			}
+			cs := c.record(keys)
+			if c.start == 0 {
+				c.start, _ = startTime(cs.PID)
+			}
+			if cs.Start = c.start; c.start == 0 || !c.proc.alive() {
+				continue // the pid may be another's by now
+			}
+			cs.Page, cs.Crash = identifyFile(c.page), identifyFile(c.crash)
+			gs.Workers = append(gs.Workers, cs)
+			named = append(named, c)
+		}
+		if len(gs.Workers) > 0 {
+			r.Generations = append(r.Generations, gs)
+		}
+	}
+	r.Generations = append(r.Generations, p.orphans.astray()...)
+	if len(r.Generations) == 0 {
+		return nil, nil
+	}
+	return encode(r), named
+}
+
+// recordWait bounds the wait of a commit for the record that names its workers.
+const recordWait = time.Second
+
+// awaitRecord waits until generation number is in the record, so that from the
+// commit on there is no moment at which nobody would outlive this master.
+func (p *Pool) awaitRecord(number int) {
+	late := time.After(recordWait)
+	for {
+		var written chan struct{}
+		if p.do(func() {
+			if g := p.find(number); g != nil && p.unrecorded(g) {
+				written = p.record.done
+			}
+		}) != nil || written == nil {
+			return
+		}
+		select {
+		case <-written:
+		case <-late:
+			return
+		case <-p.ended:
+			return
+		}
+	}
+}
+
+// unrecorded says whether workers of g will be in a record that can be waited for.
+func (p *Pool) unrecorded(g *generation) bool {
+	r := &p.record
+	if r.write == nil || r.failing || g.options.OrphanTimeout == 0 {
+		return false
+	}
+	return slices.ContainsFunc(g.children, func(c *child) bool { return c.state == WorkerIsReady && !c.recorded })
+}
+
+// entrustAll entrusts the workers that serve with what they need to outlive this
+// master.
+func (p *Pool) entrustAll() {
+	if p.serving == nil {
+		return
+	}
+	for _, c := range p.serving.children {
+		p.entrust(c)
+	}
+}
+
+// entrust may fail for want of room or descriptors; the next tick tries again.
+func (p *Pool) entrust(c *child) {
+	limit := c.gen.options.OrphanTimeout
+	if !c.recorded || c.entrusted || c.expected || c.state != WorkerServing || p.noOrphans || p.frozen || limit == 0 {
+		return
+	}
+	ls, ok := p.listenersOf(c)
+	if !ok || len(ls) > maxTrusted {
+		return
+	}
+	var fds []int
+	defer func() { closeAllFDs(fds) }()
+	for _, f := range append([]*os.File{c.page, c.crash}, ls...) {
+		fd, err := rawDup(f)
+		if err != nil {
+			return
+		}
+		fds = append(fds, fd)
+	}
+	if c.conn.TrySend(msgTrust, encode(trust{Socket: p.record.socket, Timeout: limit}), fds) == nil {
+		c.entrusted = true
+	}
+}
+
+// listenersOf returns the listeners of c's worker in its order; false if it has
+// one that this master does not have.
+func (p *Pool) listenersOf(c *child) ([]*os.File, bool) {
+	var ls []*os.File
+	n := len(p.acceptors)
+	if c.keys != nil {
+		n = len(c.keys)
+	}
+	for i := range n {
+		at, ok := p.listenerOf(c, uint16(i))
+		if !ok {
+			return nil, false
+		}
+		ls = append(ls, p.acceptors[at].l.File())
+	}
+	return ls, true
+}
+
+// Stopping tells all workers that the service ends: none of them outlives its
+// master from then on.
+func (p *Pool) Stopping() {
+	p.post(func() {
+		p.noOrphans = true
+		for _, g := range p.generations {
+			for _, c := range g.children {
+				if c.state >= WorkerIsReady && c.state <= WorkerIsDraining {
+					c.say(msgStopping, nil)
+				}
+			}
+		}
+	})
+}
