@@ -36,7 +36,16 @@ type generationSettings struct {
 	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
 	MaxDraining  int
+
+	OrphanTimeout time.Duration // 0: never
 }
+
+// orphansIfSupervised is OrphanTimeout where nobody has said anything: 0, but
+// supervisedOrphanTimeout where somebody starts a new master.
+const (
+	orphansIfSupervised     time.Duration = -1
+	supervisedOrphanTimeout               = 5 * time.Minute
+)
 
 // masterSettings belong to the master. Another value needs another master.
 type masterSettings struct {
@@ -77,6 +86,7 @@ type options struct {
 
 	account    *workers.Account        // User, if it is not our own
 	userEnv    map[string]string       // its name and home
+	supervised bool                    // somebody starts the master again when it dies
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
 	logger     *slog.Logger            // never nil
@@ -110,12 +120,15 @@ func defaultOptions(env environment) *options {
 			BakeTime:     10 * time.Second,
 			IdleGrace:    5 * time.Second,
 			MaxDraining:  8,
+
+			OrphanTimeout: orphansIfSupervised,
 		}},
-		handlers:  map[string]http.Handler{},
-		logger:    slog.Default(),
-		env:       env.clone(),
-		inherited: env.clone(),
-		said:      map[string]string{},
+		supervised: env["NOTIFY_SOCKET"] != "",
+		handlers:   map[string]http.Handler{},
+		logger:     slog.Default(),
+		env:        env.clone(),
+		inherited:  env.clone(),
+		said:       map[string]string{},
 	}
 }
 

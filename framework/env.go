@@ -157,6 +157,9 @@ var (
 	idleGraceVar = durationVar("IdleGrace", "BATON_IDLE_GRACE", 0,
 		func(o *options) *time.Duration { return &o.IdleGrace })
 
+	orphanTimeoutVar = orphanVar(durationVar("OrphanTimeout", "BATON_ORPHAN_TIMEOUT", 0,
+		func(o *options) *time.Duration { return &o.OrphanTimeout }))
+
 	pidFileVar = pathVar("PIDFile", "BATON_PID_FILE",
 		func(o *options) *string { return &o.PIDFile })
 	runtimeDirVar = pathVar("RuntimeDir", "BATON_RUNTIME_DIR",
@@ -182,7 +185,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, maxDrainingVar,
-		pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
+		orphanTimeoutVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 
@@ -214,6 +217,17 @@ func durationVar(option, name string, low time.Duration, at func(*options) *time
 		check:  func(d time.Duration) (time.Duration, bool) { return d, low <= d && d <= maxDuration },
 		format: time.Duration.String,
 	}
+}
+
+// orphanVar names the default of OrphanTimeout, which is no duration.
+func orphanVar(v variable[time.Duration]) variable[time.Duration] {
+	v.format = func(d time.Duration) string {
+		if d == orphansIfSupervised {
+			return supervisedOrphanTimeout.String() + " where supervised"
+		}
+		return d.String()
+	}
+	return v
 }
 
 // pathVar stores absolute paths; "" stays what it is, the default.

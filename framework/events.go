@@ -62,6 +62,10 @@ func (l logger) event(e workers.Event) {
 			args = append(args, "output", e.Output)
 		}
 		l.Error("worker died", args...)
+	case workers.WorkerAdopted:
+		l.Info("worker adopted", "worker", e.Worker.String(), "pid", e.PID, "draining", e.Draining)
+	case workers.RecordFailed:
+		l.Error("the record of the workers cannot be written, they leave if this master is killed", "reason", e.Reason)
 	case workers.AcceptPaused:
 		l.Warn("accepting paused, connections wait in the kernel's queue", "listener", e.Listener, "reason", e.Reason)
 	case workers.AcceptResumed:

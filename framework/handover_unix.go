@@ -115,9 +115,6 @@ func (m *master) takeOver(n int) error {
 	if err := m.lock.Claim(); err != nil {
 		m.o.logger.Warn("the lock names the old master", "reason", err.Error())
 	}
-	for _, f := range m.dropped {
-		f.remove()
-	}
 	m.scaled.Store(int64(m.pool.Override()))
 	m.announce()
 	go m.cleanUpAfter(m.predPID)
@@ -140,6 +137,8 @@ func (m *master) cleanUpAfter(pid int) {
 			if m.offer.MadeDir {
 				dir.Inherit()
 			}
+			_ = dir.RemoveRecord()
+			_ = dir.RemoveAdopt()
 			_ = dir.Remove()
 		}
 	}

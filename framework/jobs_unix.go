@@ -35,6 +35,7 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 		return workers.Options{}, nil, needsMaster(fields)
 	}
 	o := asked.workerOptions(m.cpus)
+	o.OrphanTimeout = m.orphanTimeout(asked.OrphanTimeout)
 	m.times = stopTimes{asked.StopTimeout, asked.StopDelay}
 	n := o.Workers
 	m.asked = n
@@ -127,6 +128,10 @@ func (m *master) commit(n int) error {
 		return err
 	}
 	m.stopTimes.Store(m.times)
+	for _, f := range m.dropped {
+		f.remove()
+	}
+	m.dropped = nil
 	if scaled := int(m.scaled.Load()); scaled > 0 && scaled != m.asked {
 		m.o.logger.Info(fmt.Sprintf("workers=%d as scaled, the release says %d", scaled, m.asked), "generation", n)
 	}
@@ -151,18 +156,7 @@ func (m *master) start(ctx context.Context) control.Verdict {
 
 func (m *master) startFirst(ctx context.Context) control.Verdict {
 	if m.pred == nil {
-		n, err := m.prepare(ctx)
-		if err == nil {
-			err = m.commit(n)
-		}
-		if err != nil {
-			return m.refused(n, err)
-		}
-		if err := m.up.Ready(); err != nil {
-			return m.refused(n, err)
-		}
-		m.serves()
-		return control.Verdict{OK: true, Generation: n}
+		return m.startAnew(ctx)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -182,25 +176,63 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		m.pred.Refuse(v.Reason + stderrMark + v.Stderr)
 		return v
 	}
+	m.keepRecord()
 	if err := m.commit(n); err != nil {
 		// A worker died in this very moment. The old generation, adopted,
 		// serves on, and so do we.
 		m.o.logger.Error("the new generation could not be committed", "generation", n, "reason", err.Error())
 		m.pool.Restore()
 	}
-	m.serves()
+	if m.orphans = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
+		m.pool.FosterRest(m.orphans.Orphans)
+	}
+	m.takeCharge()
 	return control.Verdict{OK: true, Generation: n}
 }
 
-// serves is called when this process has become the master.
-func (m *master) serves() {
-	m.took.Store(true)
-	close(m.mayControl)
-	if m.o.PIDFile != "" {
-		if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
-			m.o.logger.Error("pid file not written", "path", m.o.PIDFile, "reason", err.Error())
-		}
+// startAnew brings up a service that has no master. It may have workers, of one
+// that was killed: those serve meanwhile, and on if the new ones are refused.
+func (m *master) startAnew(ctx context.Context) control.Verdict {
+	began := time.Now()
+	serving := m.foster()
+	m.keepRecord()
+	n, err := m.prepare(ctx)
+	if err == nil {
+		err = m.commit(n)
 	}
+	if err != nil {
+		v := m.refused(n, err)
+		if serving == 0 {
+			return v
+		}
+		m.report(control.ActionReload, began, v)
+		m.pool.Restore()
+		n = serving
+	}
+	if m.orphans != nil {
+		m.pool.FosterRest(m.orphans.Orphans)
+	}
+	if err := m.up.Ready(); err != nil {
+		if serving == 0 {
+			return m.refused(n, err)
+		}
+		m.o.logger.Error("this master cannot be replaced", "reason", err.Error())
+	}
+	m.takeCharge()
+	return control.Verdict{OK: true, Generation: n}
+}
+
+// takeCharge is called when this process has become the master.
+func (m *master) takeCharge() {
+	m.charge.Do(func() {
+		m.took.Store(true)
+		close(m.mayControl)
+		if m.o.PIDFile != "" {
+			if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
+				m.o.logger.Error("pid file not written", "path", m.o.PIDFile, "reason", err.Error())
+			}
+		}
+	})
 }
 
 func (m *master) reload(ctx context.Context) control.Verdict {
@@ -348,6 +380,7 @@ const handshakeTime = 10 * time.Millisecond
 func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
+	m.pool.Stopping() // whatever becomes of us, they end
 	m.o.logger.Info("stopping", "timeout", time.Until(deadline).Round(time.Second).String(), "delay", delay.String())
 	select {
 	case <-time.After(delay):
@@ -370,6 +403,7 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	m.pool.Sweep(sweeping)
 	done()
 	for _, l := range m.listeners {
+		_ = l.Unlisten() // workers have copies, and may be slow to give them up
 		_ = l.Close()
 	}
 	m.pool.Stop(max(time.Until(deadline), 0), "the service stops")

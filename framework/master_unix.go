@@ -40,6 +40,7 @@ type master struct {
 	bound     map[*listener.Listener]bool // by this process, not inherited
 	inherits  bool                        // the lock and the control socket
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
+	orphans   *orphanage                  // of a master that was killed; nil if there are none
 	socket    *net.UnixListener
 
 	pool    *workers.Pool
@@ -62,7 +63,8 @@ type master struct {
 	stopTimes  atomic.Value                    // stopTimes of the serving generation
 	took       atomic.Bool                     // this process is the master
 	replaced   atomic.Bool                     // by a new master, which has all that is handed over
-	mayControl chan struct{}                   // closed when this process is the master
+	charge     sync.Once                       // this process becomes the master
+	mayControl chan struct{}                   // closed when it is
 	noControl  chan struct{}                   // closed at the end
 	stopping   sync.Once
 	hurry      sync.Once
@@ -172,6 +174,9 @@ func (m *master) claim() error {
 	if err := m.claimDir(); err != nil {
 		return err
 	}
+	if m.pred == nil {
+		m.findOrphans()
+	}
 	if err := m.claimListeners(); err != nil {
 		return err
 	}
@@ -230,7 +235,7 @@ func (m *master) claimDir() error {
 		m.inherits = true
 	}
 	if m.lock == nil {
-		lock, err := m.dir.Lock()
+		lock, err := m.takeLock()
 		var held *rundir.HeldError
 		if errors.As(err, &held) {
 			return fmt.Errorf("%w: %w", ErrAlreadyRunning, err)
@@ -280,9 +285,16 @@ func (m *master) claimListeners() error {
 		}
 		inherited[key] = l
 	}
+	m.dropped = append(m.dropped, m.abandonedFiles(keys)...)
 	for i, spec := range m.o.Listeners {
 		l := inherited[keys[i]]
 		delete(inherited, keys[i])
+		if l == nil {
+			var err error
+			if l, err = m.adoptListener(keys[i], spec); err != nil {
+				return fmt.Errorf("baton: listener %s of the last master: %w", keys[i], err)
+			}
+		}
 		if l == nil {
 			var err error
 			if l, err = listener.Bind(spec); err != nil {
@@ -308,8 +320,12 @@ func leftover(s listener.Spec) socketFile {
 	if s.Network != "unix" {
 		return socketFile{}
 	}
-	info, _ := os.Lstat(s.Address)
-	return socketFile{s.Address, info}
+	return fileAt(s.Address)
+}
+
+func fileAt(path string) socketFile {
+	info, _ := os.Lstat(path)
+	return socketFile{path, info}
 }
 
 // remove removes the file, unless somebody has put another in its place.
@@ -323,11 +339,11 @@ func (f socketFile) remove() {
 }
 
 // release gives up what claim took: for good, or to the master that has it now.
-// A new master that never took over gives back what it inherited.
+// One that never became the master gives back what was others' before.
 func (m *master) release() {
 	replaced, candidate := m.replaced.Load(), m.pred != nil && !m.took.Load()
 	for _, l := range m.listeners {
-		if replaced || candidate && !m.bound[l] {
+		if replaced || !m.took.Load() && !m.bound[l] {
 			_ = l.Release()
 		} else {
 			_ = l.Close()
@@ -336,12 +352,16 @@ func (m *master) release() {
 	if m.socket != nil {
 		_ = m.socket.Close()
 	}
+	left := m.closeOrphanage()
 	if m.lock != nil {
 		if replaced || candidate && m.inherits {
 			_ = m.lock.Close()
 		} else {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
+			}
+			if !left {
+				_ = m.dir.RemoveRecord()
 			}
 			_ = m.dir.Remove()
 			_ = m.lock.Release()

@@ -151,6 +151,17 @@ func GiveUpAfter(d time.Duration) Option { return giveUpAfterVar.code(d) }
 // operator can, by batonctl rollback.
 func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
 
+// OrphanTimeout is how long workers go on when their master has been killed:
+// they serve, and accept for themselves, until another master comes, adopts them
+// and replaces them as in a reload. If none comes in time they drain and leave.
+// From 0 to 720 hours.
+//
+// Default 5 minutes where somebody starts the master again: a service manager
+// that sets NOTIFY_SOCKET. Elsewhere 0: they drain and leave at once, and the
+// port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux only, and not with User,
+// whose workers hold no listeners.
+func OrphanTimeout(d time.Duration) Option { return orphanTimeoutVar.code(d) }
+
 // IdleGrace is how long a draining worker keeps idle connections that it
 // cannot hand on, so that a client about to write its next request is still
 // answered, with "Connection: close". From 0 to 720 hours; DrainTimeout and

@@ -30,6 +30,18 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	}
 	defer w.Close()
 
+	log := o.logger.With("worker", WorkerID(), "pid", os.Getpid())
+	w.OnBond(func(b workers.Bond) {
+		switch b {
+		case workers.Orphan:
+			log.Warn("the master is gone, this worker goes on without")
+		case workers.Bonded:
+			log.Info("a new master has adopted this worker")
+		case workers.Resigned:
+			log.Warn("no new master has come, this worker finishes and leaves")
+		}
+	})
+
 	l := newLife(w.Open)
 	ls := newListeners()
 	accepting := make(chan struct{})
@@ -89,8 +101,10 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 				break
 			}
 			leaving = true
-			_ = w.Leave() // the master drains us once it has a replacement
-			continue
+			if w.Leave() == nil {
+				continue // the master drains us once it has a replacement
+			}
+			l.drain(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
 		case order := <-w.Drain():
 			l.drain(order)
 		case <-orphaned:

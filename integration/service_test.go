@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,8 +36,9 @@ type service struct {
 	client *control.Client
 
 	log     *logBuffer
-	session int           // its processes are in this one; the pid of the first
-	exited  chan struct{} // the first process has
+	session int           // of the last start; the pid of its first process
+	before  []int         // those of earlier starts
+	exited  chan struct{} // the first process of the last start has
 
 	mu     sync.Mutex
 	master int            // the last one that was seen
@@ -116,11 +118,19 @@ func (s *service) launch() {
 		r.Close()
 		s.t.Fatal(err)
 	}
-	s.session, s.master = cmd.Process.Pid, cmd.Process.Pid
+	if s.session != 0 {
+		s.before = append(s.before, s.session)
+		s.exited = make(chan struct{})
+	}
+	s.session = cmd.Process.Pid
+	s.mu.Lock()
+	s.master = cmd.Process.Pid
+	s.mu.Unlock()
 	reaper.add(s.session)
 	go s.log.read(r)
+	exited := s.exited
 	go func() {
-		defer close(s.exited)
+		defer close(exited)
 		_ = cmd.Wait()
 		reaper.record(cmd.Process.Pid, cmd.ProcessState.Sys().(syscall.WaitStatus))
 	}()
@@ -226,7 +236,12 @@ func (s *service) replace(from string, mode os.FileMode, finish func(io.Writer) 
 
 // processes returns all processes of the service, zombies included.
 func (s *service) processes() []process {
-	return findProcesses(func(p process) bool { return p.Session == s.session })
+	return findProcesses(s.owns)
+}
+
+// owns says whether p is a process of the service.
+func (s *service) owns(p process) bool {
+	return p.Session == s.session || slices.Contains(s.before, p.Session)
 }
 
 // waitProcesses waits until the service has n processes. Zombies count, so that
@@ -310,11 +325,11 @@ func (s *service) endGently() {
 	ctx, cancel := deadline(endTime)
 	defer cancel()
 	if st, err := s.tryStatus(); err == nil {
-		if p, err := readProcess(st.Master.PID); err == nil && p.Session == s.session {
+		if p, err := readProcess(st.Master.PID); err == nil && s.owns(p) {
 			_ = p.signal(syscall.SIGTERM)
 		}
 		_, _ = s.client.Stop(ctx, control.StopRequest{Now: true})
-	} else if p, err := readProcess(s.master); err == nil && p.Session == s.session {
+	} else if p, err := readProcess(s.master); err == nil && s.owns(p) {
 		_ = p.signal(syscall.SIGTERM)
 	} else {
 		return // no master that could be asked

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Listener is a listening stream socket, bound by [Bind] or taken up by
@@ -127,6 +129,22 @@ func (l *Listener) Shun() error {
 		return cerr
 	}
 	return err
+}
+
+// Unlisten ends the listening itself, for every process that has a copy of the
+// socket: from then on connects are refused, though a copy is held somewhere, and
+// another process can have the address. It is for the end of a service, right
+// before Close; sockets that others are to go on with must be left alone. Where it
+// cannot be done, outside Linux, it returns an error.
+func (l *Listener) Unlisten() error {
+	raw, err := l.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_RD) }); cerr != nil {
+		return cerr
+	}
+	return os.NewSyscallError("shutdown", err)
 }
 
 // Queued says whether a connection waits to be accepted.

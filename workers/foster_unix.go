@@ -13,6 +13,7 @@ import (
 // the pool their master in that, too.
 func (p *Pool) FosterServing(o *Orphans) (number int) {
 	_ = p.do(func() {
+		p.orphans = o
 		if p.stopping || p.serving != nil {
 			return
 		}
@@ -20,7 +21,6 @@ func (p *Pool) FosterServing(o *Orphans) (number int) {
 		if len(ms) == 0 {
 			return
 		}
-		p.orphans = o
 		p.override = o.record.Override
 		p.drained = p.drained.With(o.record.Drained)
 		g := p.foster(ms[0], GenerationIsServing)
@@ -189,15 +189,12 @@ func (w *window) theirs(n uint16) uint16 {
 }
 
 // acceptFor starts accepting what workers of g, which another master has
-// started, can take, and has them leave it to this one.
+// started, can take.
 func (p *Pool) acceptFor(g *generation) {
 	for i, a := range p.acceptors {
 		if !slices.ContainsFunc(g.children, func(c *child) bool { return c.window.theirs(uint16(i)) == noListener }) {
 			a.start()
 		}
-	}
-	for _, c := range g.children {
-		p.hush(c)
 	}
 }
 
@@ -207,4 +204,14 @@ func (p *Pool) hush(c *child) {
 	if _, all := p.listenersOf(c); all && c.state == WorkerServing {
 		c.say(msgCommit, nil)
 	}
+}
+
+// Has says whether a worker with that pid is this pool's.
+func (p *Pool) Has(pid int) (has bool) {
+	_ = p.do(func() {
+		for _, g := range p.generations {
+			has = has || slices.ContainsFunc(g.children, func(c *child) bool { return c.proc.pid == pid })
+		}
+	})
+	return has
 }

@@ -433,7 +433,10 @@ func (p *Pool) adopt(in *Inheritance) error {
 		}
 		p.settle(g)
 	}
-	p.retarget() // accepting begins with the Commit, or a Restore
+	p.retarget()
+	if p.serving != nil {
+		p.acceptFor(p.serving)
+	}
 	closeForeign(removed)
 	return first
 }

@@ -44,7 +44,8 @@ const trustFiles = 2
 // maxTrusted is how many listeners there can be: what fits into a message.
 const maxTrusted = ipc.MaxFiles - trustFiles
 
-// OnBond has f called when the worker's bond changes. It must not block.
+// OnBond has f called when this worker becomes an orphan, and with what ends
+// that. It must not block.
 func (w *Worker) OnBond(f func(Bond)) {
 	w.estate.mu.Lock()
 	defer w.estate.mu.Unlock()
@@ -52,8 +53,9 @@ func (w *Worker) OnBond(f func(Bond)) {
 }
 
 func (e *estate) become(b Bond) {
+	was := e.bond
 	move(&e.bond, b, bondMoves)
-	if e.onBond != nil {
+	if e.onBond != nil && (was == Orphan || b == Orphan) {
 		e.onBond(b)
 	}
 }

@@ -46,6 +46,7 @@ type orphan struct {
 	binary      *os.File // may be nil
 	env         []string
 	draining    bool
+	heard       bool // somebody who may be it is being heard
 }
 
 func (o *orphan) id() ID { return ID{Generation: o.gen.Number, Slot: o.rec.Slot} }
@@ -116,6 +117,14 @@ func (o *Orphans) Missing() []ID {
 	return ids
 }
 
+// Done says whether all that live have come and been adopted.
+func (o *Orphans) Done() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.prune()
+	return len(o.missing)+len(o.came) == 0
+}
+
 // prune forgets those who have died. Called locked.
 func (o *Orphans) prune() {
 	o.missing = slices.DeleteFunc(o.missing, func(m *orphan) bool {
@@ -127,7 +136,7 @@ func (o *Orphans) prune() {
 	})
 }
 
-// astray are the records of those who have not come, for the record of their
+// astray are the records of those who are not adopted yet, for the record of their
 // next master.
 func (o *Orphans) astray() []generationRecord {
 	if o == nil {
@@ -137,7 +146,7 @@ func (o *Orphans) astray() []generationRecord {
 	defer o.mu.Unlock()
 	o.prune()
 	var gs []generationRecord
-	for _, m := range o.missing {
+	for _, m := range slices.Concat(o.missing, o.came) {
 		g := m.gen
 		g.Workers = []childRecord{m.rec}
 		gs = append(gs, g)
@@ -170,17 +179,26 @@ func (o *Orphans) Meet(f *os.File) error {
 		f.Close()
 		return err
 	}
-	m := o.find(pid)
-	if m == nil || uid != o.uid && uid != 0 {
+	var m *orphan
+	if uid == o.uid || uid == 0 {
+		m = o.find(pid)
+	}
+	if m == nil {
 		f.Close()
 		return fmt.Errorf("process %d of user %d: %w", pid, uid, ErrForeign)
 	}
+	defer func() {
+		o.mu.Lock()
+		m.heard = false
+		o.mu.Unlock()
+	}()
 	conn, err := ipc.NewConn(f)
-	if err != nil {
-		return fmt.Errorf("worker %s: %w", m.id(), err)
+	if err == nil {
+		if err = o.hear(m, conn); err != nil {
+			conn.Close()
+		}
 	}
-	if err := o.hear(m, conn); err != nil {
-		conn.Close()
+	if err != nil {
 		return fmt.Errorf("worker %s: %w", m.id(), err)
 	}
 	return nil
@@ -195,19 +213,20 @@ func peerOf(f *os.File) (pid, uid int, err error) {
 	return pid, uid, errors.Join(cerr, err)
 }
 
+// find returns the orphan of that pid, one at a time.
 func (o *Orphans) find(pid int) *orphan {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, m := range o.missing {
-		if m.rec.PID == pid {
+		if m.rec.PID == pid && !m.heard {
+			m.heard = true
 			return m
 		}
 	}
 	return nil
 }
 
-// hear takes the presence of m. Several connections may claim to be it: the
-// first that can show all is it.
+// hear takes the presence of m.
 func (o *Orphans) hear(m *orphan, conn *ipc.Conn) error {
 	_ = conn.SetReadDeadline(time.Now().Add(presentTime))
 	f, err := conn.Recv()

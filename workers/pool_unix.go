@@ -118,6 +118,7 @@ func (p *Pool) Run() error {
 	defer p.events.close()
 	defer p.reserve.close()
 	defer p.forget()
+	defer p.rest()
 	go p.stderr.run()
 	defer p.stderr.close()
 	defer close(p.ended)
@@ -447,6 +448,9 @@ func (p *Pool) Restore() {
 			}
 		}
 		p.acceptFor(g)
+		for _, c := range g.children {
+			p.hush(c)
+		}
 	})
 }
 

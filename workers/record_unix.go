@@ -71,6 +71,7 @@ type recording struct {
 	socket  string             // where this master's successor can be found
 	changed atomic.Bool
 	busy    bool
+	idle    chan struct{} // closed when the last write has ended; nil before the first
 	failing bool
 	done    chan struct{} // closed and renewed with each write
 }
@@ -98,10 +99,25 @@ func (p *Pool) note() {
 	}
 	data, named := p.describeRecord()
 	r.busy = true
+	idle := make(chan struct{})
+	r.idle = idle
 	go func() {
 		err := r.write(data)
+		close(idle)
 		p.post(func() { p.noted(named, err) })
 	}()
+}
+
+// rest waits for a write under way, so that what is written is not written after
+// the end of the pool.
+func (p *Pool) rest() {
+	if p.record.idle == nil {
+		return
+	}
+	select {
+	case <-p.record.idle:
+	case <-time.After(recordWait):
+	}
 }
 
 func (p *Pool) noted(named []*child, err error) {
@@ -126,48 +142,56 @@ func (p *Pool) noted(named []*child, err error) {
 // describeRecord is the record as of now, with the workers that are in it; nil
 // if there are none.
 func (p *Pool) describeRecord() (data []byte, named []*child) {
-	r := poolRecord{Version: poolRecordVersion, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained}
-	r.Start, _ = startTime(r.PID)
 	var keys []string
 	for _, a := range p.acceptors {
 		keys = append(keys, a.key)
+	}
+	var gs []generationRecord
+	p.d.mu.Lock() // of the ledgers
+	for _, g := range p.generations {
+		if g.options.OrphanTimeout == 0 || g.state < GenerationIsReady || g.state > GenerationIsDraining {
+			continue
+		}
+		r := g.record()
+		for _, c := range g.children {
+			if c.state >= WorkerIsReady && c.state <= WorkerIsDraining && c.identify() {
+				cs := c.record(keys)
+				cs.Start, cs.Page, cs.Crash = c.start, identifyFile(c.page), identifyFile(c.crash)
+				r.Workers = append(r.Workers, cs)
+				named = append(named, c)
+			}
+		}
+		if len(r.Workers) > 0 {
+			gs = append(gs, r)
+		}
+	}
+	p.d.mu.Unlock()
+	if gs = append(gs, p.orphans.astray()...); len(gs) == 0 {
+		return nil, nil
+	}
+	r := poolRecord{
+		Version: poolRecordVersion, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained, Generations: gs,
+	}
+	r.Start, _ = startTime(r.PID)
+	for _, a := range p.acceptors {
 		l := listenerRecord{Key: a.key, Spec: a.l.Spec(), Bound: a.l.Addr().String()}
 		if raw, err := a.l.File().SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) { l.Cookie = cookie(int(fd)) })
 		}
 		r.Listeners = append(r.Listeners, l)
 	}
-	p.d.mu.Lock()
-	defer p.d.mu.Unlock()
-	for _, g := range p.generations {
-		if g.options.OrphanTimeout == 0 || g.state < GenerationIsReady || g.state > GenerationIsDraining {
-			continue
-		}
-		gs := g.record()
-		for _, c := range g.children {
-			if c.state < WorkerIsReady || c.state > WorkerIsDraining {
-				continue
-			}
-			cs := c.record(keys)
-			if c.start == 0 {
-				c.start, _ = startTime(cs.PID)
-			}
-			if cs.Start = c.start; c.start == 0 || !c.proc.alive() {
-				continue // the pid may be another's by now
-			}
-			cs.Page, cs.Crash = identifyFile(c.page), identifyFile(c.crash)
-			gs.Workers = append(gs.Workers, cs)
-			named = append(named, c)
-		}
-		if len(gs.Workers) > 0 {
-			r.Generations = append(r.Generations, gs)
-		}
-	}
-	r.Generations = append(r.Generations, p.orphans.astray()...)
-	if len(r.Generations) == 0 {
-		return nil, nil
-	}
 	return encode(r), named
+}
+
+// identify learns when c's process started, while its pid is surely its own.
+func (c *child) identify() bool {
+	if c.start == 0 {
+		c.start, _ = startTime(c.proc.pid)
+		if !c.proc.alive() {
+			c.start = 0
+		}
+	}
+	return c.start != 0
 }
 
 // recordWait bounds the wait of a commit for the record that names its workers.

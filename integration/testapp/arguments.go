@@ -52,6 +52,8 @@ func argumentOption(name, value string) framework.Option {
 		return framework.KillTimeout(duration(value))
 	case "HangTimeout":
 		return framework.HangTimeout(duration(value))
+	case "OrphanTimeout":
+		return framework.OrphanTimeout(duration(value))
 	case "GiveUpAfter":
 		return framework.GiveUpAfter(duration(value))
 	case "IdleGrace":

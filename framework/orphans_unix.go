@@ -1,0 +1,236 @@
+//go:build unix
+
+package framework
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/listener"
+	"github.com/baton-go/baton/workers"
+)
+
+// What a master that was killed leaves: workers that go on, and a record of
+// them. The next one waits for them before it binds anything, takes the
+// listeners that they bring, and adopts them; its own generation replaces them
+// as in a reload.
+
+// adoptTimeout is how long workers that live are waited for. Who comes later is
+// adopted later.
+const adoptTimeout = 2 * time.Second
+
+// orphanTimeout is how long workers may live on that ask for so long.
+func (m *master) orphanTimeout(asked time.Duration) time.Duration {
+	switch {
+	case m.o.account != nil:
+		return 0 // another user cannot reach the runtime directory, and should not hold listeners
+	case asked != orphansIfSupervised:
+		return asked
+	case m.o.supervised:
+		return supervisedOrphanTimeout
+	}
+	return 0
+}
+
+// orphanage is where orphans are met.
+type orphanage struct {
+	*workers.Orphans
+	socket *net.UnixListener
+	file   socketFile
+	ended  chan struct{}
+}
+
+// findOrphans waits for the workers that the last master has left, if it was
+// killed. This process has the lock, so there is no such master any more.
+func (m *master) findOrphans() {
+	if err := m.dir.RemoveAdopt(); err != nil {
+		m.o.logger.Warn("stale socket", "reason", err.Error())
+	}
+	o := m.openOrphanage(nil)
+	if o == nil {
+		return
+	}
+	m.orphans = o
+	m.next = max(m.next, o.Next())
+	m.o.logger.Info("the last master has died, its workers are waited for", "workers", len(o.Missing()))
+	ctx, cancel := context.WithTimeout(context.Background(), adoptTimeout)
+	defer cancel()
+	o.Wait(ctx)
+	if missing := o.Missing(); len(missing) > 0 {
+		var ids []string
+		for _, id := range missing {
+			ids = append(ids, id.String())
+		}
+		m.o.logger.Warn("workers of the last master live and do not come", "workers", ids)
+	}
+}
+
+// openOrphanage finds the workers that are left and not known, and lets them
+// come; nil if there are none.
+func (m *master) openOrphanage(known func(pid int) bool) *orphanage {
+	data, err := m.dir.ReadRecord()
+	if data == nil && err == nil {
+		return nil
+	}
+	o := &orphanage{ended: make(chan struct{})}
+	if err == nil {
+		o.Orphans, err = workers.ReadRecord(data, known)
+	}
+	if err == nil && len(o.Missing()) == 0 {
+		o.Orphans.Close()
+		return nil
+	}
+	if err == nil {
+		o.socket, err = m.dir.ListenAdopt()
+	}
+	if err != nil {
+		m.o.logger.Error("workers of the last master cannot be adopted", "reason", err.Error())
+		o.Orphans.Close()
+		return nil
+	}
+	o.file = fileAt(m.dir.AdoptSocket())
+	go m.meet(o)
+	return o
+}
+
+// meetAtOnce is how many who connect are heard at a time.
+const meetAtOnce = 64
+
+// emptyCheck is how often it is looked whether everybody has come.
+const emptyCheck = time.Second
+
+// meet hears those who connect until nobody is left who could.
+func (m *master) meet(o *orphanage) {
+	defer close(o.ended)
+	defer o.file.remove()
+	defer o.socket.Close()
+	slots := make(chan struct{}, meetAtOnce)
+	for !o.Done() {
+		_ = o.socket.SetDeadline(time.Now().Add(emptyCheck))
+		c, err := o.socket.AcceptUnix()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			continue
+		case err != nil: // for want of descriptors
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		f, err := c.File()
+		c.Close()
+		if err != nil {
+			continue // it comes again
+		}
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots }()
+			if err := o.Meet(f); err != nil {
+				m.o.logger.Debug("turned away from the socket for workers", "reason", err.Error())
+			}
+		}()
+	}
+}
+
+// closeOrphanage turns away who has not been adopted. It says whether there is
+// somebody left whom the next master must know.
+func (m *master) closeOrphanage() (left bool) {
+	o := m.orphans
+	if o == nil {
+		return false
+	}
+	left = !o.Done()
+	_ = o.socket.Close()
+	<-o.ended
+	o.Orphans.Close()
+	return left
+}
+
+// adoptListener makes a listener of one that an orphan has brought; nil if none
+// has.
+func (m *master) adoptListener(key string, spec listener.Spec) (*listener.Listener, error) {
+	if m.orphans == nil {
+		return nil, nil
+	}
+	f := m.orphans.Listener(key)
+	if f == nil {
+		return nil, nil
+	}
+	l, err := listener.FromFile(spec, f)
+	if err == nil && l.Addr().String() != m.orphans.Bound(key) {
+		err = errors.Join(errors.New("it is bound to "+l.Addr().String()+", not to "+m.orphans.Bound(key)), l.Release())
+	}
+	return l, err
+}
+
+// abandonedFiles are the socket files of listeners that the last master had and
+// this release has not.
+func (m *master) abandonedFiles(keys []string) (files []socketFile) {
+	if m.orphans == nil {
+		return nil
+	}
+	specs := m.orphans.Specs()
+	for i, key := range listener.Keys(specs) {
+		if !slices.Contains(keys, key) {
+			files = append(files, leftover(specs[i]))
+		}
+	}
+	return files
+}
+
+// foster makes those who have come and serve this master's workers. It returns
+// their generation, 0 if there is none.
+func (m *master) foster() int {
+	if m.orphans == nil {
+		return 0
+	}
+	n := m.pool.FosterServing(m.orphans.Orphans)
+	if n == 0 {
+		return 0
+	}
+	m.next = max(m.next, n+1)
+	m.scaled.Store(int64(m.pool.Override()))
+	m.o.logger.Info("the workers of the last master serve on", "generation", n)
+	m.takeCharge()
+	return n
+}
+
+// keepRecord begins to write down who the workers are.
+func (m *master) keepRecord() {
+	stale := true // there may be one of a master before
+	m.pool.KeepRecord(m.dir.AdoptSocket(), func(data []byte) error {
+		if data == nil {
+			if !stale {
+				return nil
+			}
+			stale = false
+			return m.dir.RemoveRecord()
+		}
+		stale = true
+		return m.dir.WriteRecord(data)
+	})
+}
+
+// lockWait bounds the wait for a lock whose holder is dead: processes that it
+// was starting have it until they end, or have begun.
+const (
+	lockWait  = 2 * time.Second
+	lockPause = 20 * time.Millisecond
+)
+
+// takeLock takes the lock, unless a process that lives has it.
+func (m *master) takeLock() (*rundir.Lock, error) {
+	for end := time.Now().Add(lockWait); ; time.Sleep(lockPause) {
+		lock, err := m.dir.Lock()
+		var held *rundir.HeldError
+		if !errors.As(err, &held) || held.PID == 0 || syscall.Kill(held.PID, 0) != syscall.ESRCH || time.Now().After(end) {
+			return lock, err
+		}
+	}
+}

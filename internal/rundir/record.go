@@ -1,0 +1,106 @@
+//go:build unix
+
+package rundir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// maxRecord is more than thousands of workers need.
+const maxRecord = 16 << 20
+
+// WriteRecord keeps data for the master that comes after this one: a reader finds
+// the old record or the new one. Only the holder of the lock may.
+func (d *Dir) WriteRecord(data []byte) error {
+	err := renameio.WriteFile(d.record(), data, 0o600,
+		renameio.WithStaticPermissions(0o600), renameio.WithTempDir(d.path))
+	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return nil
+}
+
+// ReadRecord returns what the last master has kept, nil if there is nothing. It
+// refuses what another user could have written.
+func (d *Dir) ReadRecord() ([]byte, error) {
+	f, err := os.OpenFile(d.record(), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("record: %w", err)
+	case !fi.Mode().IsRegular() || fi.Size() > maxRecord:
+		return nil, fmt.Errorf("record %s: has mode %v and %d bytes, expected a regular file of %d at most", f.Name(), fi.Mode(), fi.Size(), maxRecord)
+	case owner(fi) != os.Geteuid() || fi.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("record %s: is owned by uid %d with mode %04o, expected uid %d and 0600", f.Name(), owner(fi), fi.Mode().Perm(), os.Geteuid())
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxRecord))
+	if err != nil {
+		return nil, fmt.Errorf("record: %w", err)
+	}
+	return data, nil
+}
+
+// RemoveRecord removes it, and what a master that was killed while it wrote has
+// left: there is nobody to take over. Only the holder of the lock may.
+func (d *Dir) RemoveRecord() error {
+	left, _ := filepath.Glob(filepath.Join(d.path, "."+recordName+"*")) // of renameio
+	for _, path := range append(left, d.record()) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("record: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *Dir) record() string { return filepath.Join(d.path, recordName) }
+
+// AdoptSocket is the path where a master hears the workers of one that has died.
+func (d *Dir) AdoptSocket() string { return filepath.Join(d.path, adoptName) }
+
+// ListenAdopt binds that socket, for packets, in the place of one that is left
+// from another master. Only the holder of the lock may. Closing the listener
+// leaves the file, see RemoveAdopt.
+func (d *Dir) ListenAdopt() (*net.UnixListener, error) {
+	if err := d.RemoveAdopt(); err != nil {
+		return nil, err
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		// Linux gives the file the mode of the socket, see package control.
+		cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(cerr, err)
+	}}
+	l, err := lc.Listen(context.Background(), "unixpacket", d.AdoptSocket())
+	if err != nil {
+		return nil, fmt.Errorf("socket for workers: %w", err)
+	}
+	u := l.(*net.UnixListener)
+	u.SetUnlinkOnClose(false)
+	return u, nil
+}
+
+// RemoveAdopt removes the file of that socket.
+func (d *Dir) RemoveAdopt() error {
+	if err := os.Remove(d.AdoptSocket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("socket for workers: %w", err)
+	}
+	return nil
+}
