@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -43,7 +44,7 @@ type generationSettings struct {
 // orphansIfSupervised is OrphanTimeout where nobody has said anything: 0, but
 // supervisedOrphanTimeout where somebody starts a new master.
 const (
-	orphansIfSupervised     time.Duration = -1
+	orphansIfSupervised     time.Duration = math.MinInt64
 	supervisedOrphanTimeout               = 5 * time.Minute
 )
 
