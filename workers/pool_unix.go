@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -410,10 +411,15 @@ func (p *Pool) Sweep(ctx context.Context) {
 	_ = p.do(func() { served = p.serving != nil })
 	for _, a := range p.acceptors {
 		a.stop()
-		if served {
-			a.sweep(ctx)
-		}
 	}
+	if !served {
+		return
+	}
+	var all sync.WaitGroup
+	for _, a := range p.acceptors { // at once: each takes what room there is
+		all.Go(func() { a.sweep(ctx) })
+	}
+	all.Wait()
 	p.d.settled(ctx)
 }
 
