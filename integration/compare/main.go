@@ -154,7 +154,7 @@ func compare(ctx context.Context, s *settings, stdout, stderr io.Writer) (lost b
 	if s.out != "" {
 		errs = append(errs, os.WriteFile(s.out, []byte(text), 0o666))
 	}
-	if s.readme != "" {
+	if s.readme != "" && errors.Join(errs...) == nil {
 		errs = append(errs, refresh(s.readme, text))
 	}
 	if s.h2load {

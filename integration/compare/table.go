@@ -78,17 +78,20 @@ func (b *bench) conditions(rows []row) string {
 func (b *bench) shown() []string {
 	var args []string
 	for i := 0; i < len(b.args); i++ {
-		name, _, whole := strings.Cut(strings.TrimLeft(b.args[i], "-"), "=")
-		switch name {
-		case "h2load":
-			continue
-		case "o", "readme", "nginx", "pm2":
+		flag, _, whole := strings.Cut(b.args[i], "=")
+		switch strings.TrimPrefix(flag, "-") {
+		case "-h2load", "-o", "-readme", "-nginx", "-pm2": // one dash and two are the same
+			flag = flag[1:]
+		}
+		switch flag {
+		case "-h2load":
+		case "-o", "-readme", "-nginx", "-pm2":
 			if !whole {
 				i++
 			}
-			continue
+		default:
+			args = append(args, b.args[i])
 		}
-		args = append(args, b.args[i])
 	}
 	return args
 }

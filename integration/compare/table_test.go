@@ -41,9 +41,9 @@ func TestTable(t *testing.T) {
 
 func TestConditionsNameWhatWasMeasured(t *testing.T) {
 	b := &bench{settings: &settings{duration: time.Minute, every: time.Second,
-		args: []string{"-o", "file", "--readme=README.md", "-duration", "1m", "-h2load", "-pm2", "/path", "-peers=nginx"}}}
+		args: []string{"-o", "file", "--readme=README.md", "-duration", "1m", "-h2load", "-pm2", "/path", "-peers", "nginx"}}}
 	have := b.conditions([]row{{version: "nginx 1"}, {missing: "get it"}})
-	for _, part := range []string{"`go run ./integration/compare -duration 1m -peers=nginx`", "64 idle", "every 1s", "Linux ", ", nginx 1."} {
+	for _, part := range []string{"`go run ./integration/compare -duration 1m -peers nginx`", "64 idle", "every 1s", "Linux ", ", nginx 1."} {
 		if !strings.Contains(have, part) {
 			t.Errorf("%q is missing in %s", part, have)
 		}
