@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -426,10 +427,17 @@ func (p *Pool) Sweep(ctx context.Context) {
 	_ = p.do(func() { served = p.serving != nil })
 	for _, a := range p.acceptors {
 		a.stop()
-		if served && a.started.Load() {
-			a.sweep(ctx)
+	}
+	if !served {
+		return
+	}
+	var all sync.WaitGroup
+	for _, a := range p.acceptors { // at once: each takes what room there is
+		if a.started.Load() { // else no worker could take it
+			all.Go(func() { a.sweep(ctx) })
 		}
 	}
+	all.Wait()
 	p.d.settled(ctx)
 }
 
