@@ -164,9 +164,9 @@ const (
 // seek presents this worker to masters until one adopts it, or its end.
 func (w *Worker) seek() {
 	for pause := minSeek; w.ctx.Err() == nil; pause = min(2*pause, maxSeek) {
-		conn, served, err := w.present()
+		conn, serves, err := w.present()
 		if err == nil {
-			w.adopted(conn, served)
+			w.adopted(conn, serves)
 			return
 		}
 		select {
@@ -178,34 +178,39 @@ func (w *Worker) seek() {
 
 // present returns when a master has adopted this worker, which takes it as long
 // as it needs for its own start; as one that serves, or as one that drains.
-func (w *Worker) present() (conn *ipc.Conn, served bool, err error) {
+func (w *Worker) present() (*ipc.Conn, bool, error) {
 	e := &w.estate
 	e.mu.Lock()
 	path := e.trust.Socket
 	e.mu.Unlock()
-	if conn, err = dialMaster(path); err != nil {
-		return nil, false, err
-	}
-	defer func() {
-		if err != nil {
-			conn.Close()
-		}
-	}()
-	defer context.AfterFunc(w.ctx, func() { _ = conn.Shutdown() })()
-	e.mu.Lock()
-	served = e.listeners != nil
-	p := presence{Version: ProtocolVersion, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !served}
-	err = conn.TrySend(msgPresent, encode(p), slices.Concat(e.files, e.listeners)) // into an empty socket
-	e.mu.Unlock()
+	conn, err := dialMaster(path)
 	if err != nil {
 		return nil, false, err
 	}
+	defer context.AfterFunc(w.ctx, func() { _ = conn.Shutdown() })()
+	e.mu.Lock()
+	serves := e.listeners != nil
+	p := presence{Version: ProtocolVersion, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !serves}
+	err = conn.TrySend(msgPresent, encode(p), slices.Concat(e.files, e.listeners)) // into an empty socket
+	e.mu.Unlock()
+	if err == nil {
+		err = adoption(conn)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, false, err
+	}
+	return conn, serves, nil
+}
+
+// adoption waits for the answer of a master.
+func adoption(conn *ipc.Conn) error {
 	f, err := conn.Recv()
 	if err == nil && f.Type != msgAdopted {
 		closeForeign(f.Files)
 		err = errProtocol
 	}
-	return conn, served, err
+	return err
 }
 
 func dialMaster(path string) (*ipc.Conn, error) {
