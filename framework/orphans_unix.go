@@ -203,17 +203,17 @@ func (m *master) foster() int {
 
 // keepRecord begins to write down who the workers are.
 func (m *master) keepRecord() {
-	stale := true // there may be one of a master before
-	m.pool.KeepRecord(m.dir.AdoptSocket(), func(data []byte) error {
-		if data == nil {
-			if !stale {
-				return nil
-			}
-			stale = false
-			return m.dir.RemoveRecord()
+	there := true // perhaps, of a master before
+	m.pool.KeepRecord(m.dir.AdoptSocket(), func(data []byte) (err error) {
+		switch {
+		case data != nil:
+			there = true
+			err = m.dir.WriteRecord(data)
+		case there:
+			err = m.dir.RemoveRecord()
+			there = err != nil
 		}
-		stale = true
-		return m.dir.WriteRecord(data)
+		return err
 	})
 }
 
