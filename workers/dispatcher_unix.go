@@ -49,7 +49,8 @@ type dispatcher struct {
 	reserved  int               // room promised to accept loops
 	closed    bool              // no room any more: frozen or stopped
 	ending    bool              // workers keep what they have
-	returning []returning       // offered by workers that drain
+	returning []returning       // offered by workers that drain, in the order they came
+	impatient bool              // a timer of losePatience runs
 	held      int               // no room for a moment: somebody else needs descriptors
 	nextID    uint64
 	room      chan struct{} // closed when there may be room again
@@ -125,19 +126,23 @@ func (d *dispatcher) roomLocked() int {
 	if d.closed || d.held > 0 || len(d.queue) > 0 {
 		return 0
 	}
-	free := -d.reserved
-	now := time.Now()
+	return max(d.spare(time.Now()), 0)
+}
+
+// spare is the room of the targets that nobody has been promised. Called locked.
+func (d *dispatcher) spare(now time.Time) int {
+	free := -d.reserved - len(d.queue)
 	for _, w := range d.targets {
 		free += w.free(now)
 	}
-	return max(free, 0)
+	return free
 }
 
 // Refund implements listener.Gate.
 func (d *dispatcher) Refund(n int) {
 	d.mu.Lock()
 	d.reserved -= n
-	d.wake()
+	d.useRoom()
 	d.mu.Unlock()
 }
 
@@ -248,7 +253,13 @@ func (w *window) block(now time.Time) {
 func (d *dispatcher) retry() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.queue) > 0 {
+	d.useRoom()
+}
+
+// useRoom gives room that there may be now to what waits for some, here or in
+// the kernel's queues. Called locked.
+func (d *dispatcher) useRoom() {
+	if len(d.queue) > 0 || len(d.returning) > 0 {
 		d.flush()
 	} else {
 		d.wake()
@@ -273,11 +284,7 @@ func (d *dispatcher) ack(w *window, payload []byte) error {
 		w.closing = append(w.closing, h.fd)
 	}
 	w.backoff = 0
-	if len(d.queue) > 0 {
-		d.flush()
-	} else {
-		d.wake()
-	}
+	d.useRoom()
 	d.mu.Unlock()
 	// Only the reader of this worker comes here, so closing has one user.
 	for _, fd := range w.closing {
@@ -370,6 +377,14 @@ func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
 		requeued++
 	}
 	w.unacked = nil
+	d.returning = slices.DeleteFunc(d.returning, func(r returning) bool {
+		if r.w != w {
+			return false
+		}
+		w.returning--
+		d.takeBack(r) // there is no worker any more that could keep it
+		return true
+	})
 	d.oldestFirst()
 	d.flush()
 	d.mu.Unlock()
@@ -435,6 +450,9 @@ func (d *dispatcher) close(closed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = closed
+	if closed {
+		d.referAll(msgLater) // to the next master, or to this one again
+	}
 	d.flush()
 }
 
