@@ -64,6 +64,7 @@ type window struct {
 	conn    *ipc.Conn
 	ledger  *ledger
 	slot    int
+	numbers []uint16 // that the worker knows our listeners by; nil: by ours
 	size    int
 	unacked []held // oldest first
 	batch   []held // assigned in this round, not sent yet
@@ -127,15 +128,6 @@ func (d *dispatcher) roomLocked() int {
 		return 0
 	}
 	return max(d.spare(time.Now()), 0)
-}
-
-// spare is the room of the targets that nobody has been promised. Called locked.
-func (d *dispatcher) spare(now time.Time) int {
-	free := -d.reserved - len(d.queue)
-	for _, w := range d.targets {
-		free += w.free(now)
-	}
-	return free
 }
 
 // Refund implements listener.Gate.
@@ -207,7 +199,7 @@ func (w *window) sendBatch(now time.Time) {
 			batch = batch[:i]
 			break
 		}
-		w.payload = appendConn(w.payload, h.id, h.listener)
+		w.payload = appendConn(w.payload, h.id, w.number(h.listener))
 		w.fds = append(w.fds, h.fd)
 	}
 	var err error
@@ -254,16 +246,6 @@ func (d *dispatcher) retry() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.useRoom()
-}
-
-// useRoom gives room that there may be now to what waits for some, here or in
-// the kernel's queues. Called locked.
-func (d *dispatcher) useRoom() {
-	if len(d.queue) > 0 || len(d.returning) > 0 {
-		d.flush()
-	} else {
-		d.wake()
-	}
 }
 
 // ack settles connections: they are the worker's now. An id that the worker
@@ -377,14 +359,7 @@ func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
 		requeued++
 	}
 	w.unacked = nil
-	d.returning = slices.DeleteFunc(d.returning, func(r returning) bool {
-		if r.w != w {
-			return false
-		}
-		w.returning--
-		d.takeBack(r) // there is no worker any more that could keep it
-		return true
-	})
+	d.takeBackAll(w)
 	d.oldestFirst()
 	d.flush()
 	d.mu.Unlock()

@@ -324,6 +324,50 @@ func soon(t *testing.T, what string, f func() bool) {
 	}
 }
 
+// The workers of an earlier master have its order of the listeners.
+func TestListenersKeepTheirNamesAcrossMasters(t *testing.T) {
+	d, fars := newTestDispatcher(t, dispatch.RoundRobin(), 1)
+	p := &Pool{d: d, acceptors: []*acceptor{{key: "a"}, {key: "b"}, {key: "new"}}, byKey: map[string]int{"a": 0, "b": 1, "new": 2}}
+	theirs := []string{"b", "removed", "a"}
+	b := fars[0]
+	b.w.numbers = p.numbers(theirs)
+	for ours, want := range []uint16{2, 0, noListener} {
+		if got := b.w.number(uint16(ours)); got != want {
+			t.Errorf("listener %d is sent as %d, want %d", ours, got, want)
+		}
+	}
+	c := &child{window: b.w, keys: theirs}
+	for n, want := range []int{1, -1, 0} {
+		if got, known := p.listenerOf(c, uint16(n)); known != (want >= 0) || known && int(got) != want {
+			t.Errorf("listener %d comes as %d, %t, want %d", n, got, known, want)
+		}
+	}
+	if d.Reserve(1) != 1 {
+		t.Fatal("no room")
+	}
+	d.take([]int{socket(t)}, 0)
+	f, err := b.conn.Recv()
+	if err != nil || f.Type != msgConn {
+		t.Fatalf("message %d, %v", f.Type, err)
+	}
+	id, listener := connEntry(f.Payload, 0)
+	b.fds[id] = f.Files[0]
+	if listener != 2 {
+		t.Errorf("a connection of listener 0 is sent as one of %d, want 2", listener)
+	}
+	a := newDrainingFar(t, d)
+	_, conn := connected(t)
+	a.mustGiveBack(1, conn, Moved{})
+	if f, err = b.conn.Recv(); err != nil || f.Type != msgMoved {
+		t.Fatalf("message %d, %v", f.Type, err)
+	}
+	id, listener, _, err = parseMoved(f.Payload)
+	b.fds[id] = f.Files[0]
+	if err != nil || listener != 2 {
+		t.Errorf("a moved connection of listener 0 is sent as one of %d, %v; want 2", listener, err)
+	}
+}
+
 // gives makes a worker give back a connection that it has taken, and returns
 // the message with which it does, and the result to come.
 func (m *master) gives(w *Worker) (client *net.TCPConn, c net.Conn, id uint64, result chan Reception) {

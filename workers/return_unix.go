@@ -5,6 +5,7 @@ package workers
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -161,6 +162,27 @@ func (p *Pool) listenerOf(c *child, n uint16) (uint16, bool) {
 	return uint16(at), ok
 }
 
+// numbers is the reverse of listenerOf, for a worker with these listeners.
+func (p *Pool) numbers(keys []string) []uint16 {
+	n := make([]uint16, len(p.acceptors))
+	for i, a := range p.acceptors {
+		n[i] = noListener
+		if at := slices.Index(keys, a.key); at >= 0 {
+			n[i] = uint16(at)
+		}
+	}
+	return n
+}
+
+// number is what the worker calls a listener of ours. One that an earlier master
+// started may have another order, and none of some, which it refuses.
+func (w *window) number(listener uint16) uint16 {
+	if w.numbers == nil {
+		return listener
+	}
+	return w.numbers[listener]
+}
+
 // returning is a connection that a worker wants to give back, and that is not
 // the master's yet.
 type returning struct {
@@ -221,6 +243,25 @@ func (d *dispatcher) losePatience() {
 	}
 }
 
+// spare is the room of the targets that nobody has been promised. Called locked.
+func (d *dispatcher) spare(now time.Time) int {
+	free := -d.reserved - len(d.queue)
+	for _, w := range d.targets {
+		free += w.free(now)
+	}
+	return free
+}
+
+// useRoom gives room that there may be now to what waits for some, here or in
+// the kernel's queues. Called locked.
+func (d *dispatcher) useRoom() {
+	if len(d.queue) > 0 || len(d.returning) > 0 {
+		d.flush()
+	} else {
+		d.wake()
+	}
+}
+
 // admit makes connections that are being returned the master's, as far as there
 // is room for them: what waited here for a worker that has some would be served
 // by nobody meanwhile. Called locked.
@@ -253,6 +294,19 @@ func (d *dispatcher) takeBack(r returning) {
 	d.nextID++
 }
 
+// takeBackAll queues what a dead worker was giving back: nobody else has it any
+// more. Called locked.
+func (d *dispatcher) takeBackAll(w *window) {
+	d.returning = slices.DeleteFunc(d.returning, func(r returning) bool {
+		if r.w != w {
+			return false
+		}
+		w.returning--
+		d.takeBack(r)
+		return true
+	})
+}
+
 // refer answers that the connection stays its worker's: msgKeep, or msgLater if
 // that is to offer it again. The worker has one under way until it has the
 // answer. Called locked.
@@ -271,7 +325,7 @@ func (d *dispatcher) refer(r returning, typ uint8) {
 		}()
 	case err != nil && typ == msgLater && r.fd >= 0 && d.serving != nil:
 		r.w.returning--
-		d.takeBack(r) // nobody else has it any more
+		d.takeBack(r) // as in takeBackAll
 		return
 	default:
 		r.w.returning--
@@ -301,7 +355,7 @@ func (d *dispatcher) noReturns() {
 func (w *window) sendMoved(h held, now time.Time) error {
 	m := *h.moved
 	m.Idle += max(now.Sub(h.at), 0) // it may have come in this very round
-	w.payload = appendMoved(w.payload[:0], h.id, h.listener, m)
+	w.payload = appendMoved(w.payload[:0], h.id, w.number(h.listener), m)
 	w.fds = append(w.fds[:0], h.fd)
 	return w.conn.TrySend(msgMoved, w.payload, w.fds)
 }
