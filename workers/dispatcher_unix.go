@@ -359,7 +359,6 @@ func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
 		requeued++
 	}
 	w.unacked = nil
-	d.takeBackAll(w)
 	d.oldestFirst()
 	d.flush()
 	d.mu.Unlock()

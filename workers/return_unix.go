@@ -270,12 +270,10 @@ func (d *dispatcher) admit() {
 		r := d.returning[0]
 		d.returning = d.returning[1:]
 		// The receipt goes first: see above.
-		err := r.w.conn.TrySend(msgReceipt, appendID(nil, r.id), nil)
-		if errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad) {
+		if r.w.conn.TrySend(msgReceipt, appendID(nil, r.id), nil) != nil {
 			d.refer(r, msgLater)
 			continue
 		}
-		// With any other error the worker is dead, and so is its copy.
 		r.w.returning--
 		d.takeBack(r)
 	}
@@ -294,22 +292,10 @@ func (d *dispatcher) takeBack(r returning) {
 	d.nextID++
 }
 
-// takeBackAll queues what a dead worker was giving back: nobody else has it any
-// more. Called locked.
-func (d *dispatcher) takeBackAll(w *window) {
-	d.returning = slices.DeleteFunc(d.returning, func(r returning) bool {
-		if r.w != w {
-			return false
-		}
-		w.returning--
-		d.takeBack(r)
-		return true
-	})
-}
-
 // refer answers that the connection stays its worker's: msgKeep, or msgLater if
 // that is to offer it again. The worker has one under way until it has the
-// answer. Called locked.
+// answer. A dead one keeps nothing: it is queued, with room or without. Called
+// locked.
 func (d *dispatcher) refer(r returning, typ uint8) {
 	reply := appendID(nil, r.id)
 	err := r.w.conn.TrySend(typ, reply, nil)
@@ -325,7 +311,7 @@ func (d *dispatcher) refer(r returning, typ uint8) {
 		}()
 	case err != nil && typ == msgLater && r.fd >= 0 && d.serving != nil:
 		r.w.returning--
-		d.takeBack(r) // as in takeBackAll
+		d.takeBack(r)
 		return
 	default:
 		r.w.returning--
