@@ -81,6 +81,13 @@ type httpServer struct {
 	conns    map[net.Conn]*connState
 	accepted bool          // the listener has ended: there are no more connections to come
 	changed  chan struct{} // holds one
+
+	stays atomic.Bool // nobody takes the connections
+
+	// The drain's.
+	pause  time.Duration // after the last answer that there is no room
+	paused time.Time     // until then no connection moves
+	told   time.Time     // since then answers tell to close; zero: since the drain began
 }
 
 // connState is what is known of a connection that net/http serves.
@@ -155,7 +162,7 @@ func (s *httpServer) chain() {
 			// The client learns with its answer that the next request needs a
 			// new connection, unless this one goes to another worker after it.
 			// On HTTP/2 net/http makes a GOAWAY of it.
-			if !moves || !s.l.moving() {
+			if !moves || !s.moving() {
 				w.Header().Set("Connection", "close")
 			}
 		default:
@@ -262,14 +269,24 @@ func (s *httpServer) run(ln net.Listener) error {
 func (s *httpServer) drain() {
 	defer s.srv.Close()
 	if s.l.moving() && movable.SelfTest() != nil {
-		s.l.stay() // this net/http is not the one that we know
+		s.stays.Store(true) // this net/http is not the one that we know
 	}
 	graceUp := s.l.graceUp
-	over := false
+	over, moved := false, false
 	recheck := minRecheck
 	for {
-		moving := s.l.moving()
+		moving := s.moving()
+		if moving && s.pause > 0 && !s.l.graceLeft(time.Now()) {
+			s.stays.Store(true)
+			moving = false
+		}
+		if moved && !moving {
+			s.told = time.Now()
+		}
+		moved = moving
 		switch {
+		case moving && time.Now().Before(s.paused):
+			recheck = time.Until(s.paused)
 		case moving:
 			if s.moveParked() {
 				recheck = minRecheck
@@ -323,7 +340,11 @@ func (s *httpServer) closeIdle() {
 	now := time.Now()
 	limit := s.l.idleLimit(now)
 	for c, st := range s.conns {
-		if st.state != http.StateIdle && st.state != http.StateNew || now.Sub(st.since) < limit {
+		since := st.since
+		if since.Before(s.told) {
+			since = s.told
+		}
+		if st.state != http.StateIdle && st.state != http.StateNew || now.Sub(since) < limit {
 			continue
 		}
 		if mc, ok := c.(*movable.Conn); ok && !st.h2.Load() {

@@ -28,9 +28,9 @@ type life struct {
 	ready   chan struct{} // closed when the application says so
 	readyOK sync.Once
 
-	// give hands an idle connection of a listener on to another worker; false:
-	// it stays here. nil where there is no other.
-	give func(net.Listener, net.Conn, workers.Moved) bool
+	// give hands an idle connection of a listener on to another worker. nil where
+	// there is no other.
+	give func(net.Listener, net.Conn, workers.Moved) workers.Reception
 
 	open      func() int // connections, now
 	tally     tally
@@ -109,11 +109,12 @@ func (l *life) moving() bool {
 	return l.moves
 }
 
-// stay ends the moving: nobody takes connections any more.
-func (l *life) stay() {
+// graceLeft says whether there is time left to tell idle connections to close,
+// beyond what that takes.
+func (l *life) graceLeft(now time.Time) bool {
 	l.mu.Lock()
-	l.moves = false
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	return l.deadline.Sub(now) > l.grace+3*idleRecheck
 }
 
 // cutNow counts what it cuts before anybody can begin to close it.

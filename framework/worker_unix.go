@@ -46,9 +46,12 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 		}
 		close(accepting)
 	}()
-	l.give = func(ln net.Listener, c net.Conn, m workers.Moved) bool {
+	l.give = func(ln net.Listener, c net.Conn, m workers.Moved) workers.Reception {
 		wl, ok := ln.(*workers.Listener)
-		return ok && w.Return(wl, c, m)
+		if !ok {
+			return workers.Kept
+		}
+		return w.Return(wl, c, m)
 	}
 	checked := make(chan error, 1)
 	returned := make(chan error, 1)

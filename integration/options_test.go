@@ -76,7 +76,7 @@ func (s *service) runAs(who *syscall.Credential, env []string, args ...string) o
 	before, _ := os.ReadFile(starts)
 	ctx, cancel := deadline(startTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary, append(append([]string(nil), s.args...), args...)...)
+	cmd := s.limited(exec.CommandContext(ctx, s.binary, append(append([]string(nil), s.args...), args...)...))
 	cmd.Dir, cmd.Env = s.dir, append(append([]string(nil), s.env...), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: who}
 	cmd.WaitDelay = time.Second

@@ -43,6 +43,7 @@ type service struct {
 	last   control.Status // ditto
 	env    []string
 	args   []string
+	files  int // RLIMIT_NOFILE of the service; 0: the test's
 }
 
 type serviceOption func(*service)
@@ -55,6 +56,21 @@ func withEnv(env ...string) serviceOption {
 // withArgs gives the service arguments.
 func withArgs(args ...string) serviceOption {
 	return func(s *service) { s.args = append(s.args, args...) }
+}
+
+// withFiles gives the service another limit of descriptors, which nothing in it
+// can raise.
+func withFiles(n int) serviceOption {
+	return func(s *service) { s.files = n }
+}
+
+// limited makes cmd start with as many descriptors as s may have.
+func (s *service) limited(cmd *exec.Cmd) *exec.Cmd {
+	if s.files > 0 {
+		script := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, s.files)
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script}, cmd.Args...)
+	}
+	return cmd
 }
 
 // startTime bounds the start of a service; two slow cores build nothing here,
@@ -107,7 +123,7 @@ func (s *service) launch() {
 		s.t.Fatal(err)
 	}
 	defer w.Close()
-	cmd := exec.Command(s.binary, s.args...)
+	cmd := s.limited(exec.Command(s.binary, s.args...))
 	cmd.Dir, cmd.Env = s.dir, s.env
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w

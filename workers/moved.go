@@ -16,6 +16,15 @@ type Moved struct {
 	Posted bool          `json:"posted,omitempty"` // the last request was a POST
 }
 
+// Reception is what becomes of a connection that a worker gives back.
+type Reception uint8
+
+const (
+	Kept   Reception = iota // it stays with this worker, and so will the others
+	NotNow                  // it stays for now, since nobody has room
+	Taken                   // another worker gets it
+)
+
 // MaxUnread is the most that can travel with a connection.
 const MaxUnread = 16 << 10
 

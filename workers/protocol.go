@@ -23,6 +23,7 @@ const (
 	msgMoved                    // a connection from another worker, see appendMoved
 	msgReceipt                  // ids of returned connections that are the master's now
 	msgKeep                     // ids of returned connections that stay the worker's
+	msgLater                    // ids of those that stay for now
 )
 
 // Messages from worker to master.

@@ -231,8 +231,8 @@ func (w *Worker) receive() {
 		case msgMoved:
 			w.takeMoved(f)
 			continue
-		case msgReceipt, msgKeep:
-			w.returns.answer(f.Payload, f.Type == msgReceipt)
+		case msgReceipt, msgKeep, msgLater:
+			w.returns.answer(f.Payload, receptions[f.Type])
 		case msgPing:
 			_ = w.send(msgPong, nil)
 		case msgCommit:

@@ -5,6 +5,8 @@ package main
 import (
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // More of what the master understands.
@@ -25,6 +27,7 @@ func init() {
 		}
 		return send(fd, message(typeReady, 0, nil))
 	})
+	attacks["flood-returns"] = forAWhile(sendReturn)
 	attacks["absurd-returns"] = sendAbsurdReturns
 	attacks["absurd-report"] = func(fd int) error {
 		for _, m := range []string{`{"finished":-5,"cut":9223372036854775807}`, `[]`} {
@@ -34,6 +37,17 @@ func init() {
 		}
 		return nil
 	}
+}
+
+// sendReturn gives back a connection that nobody ever made.
+func sendReturn(fd int) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	return send(fd, message(typeReturn, 1, make([]byte, 15)), pair[0])
 }
 
 // sendAbsurdReturns gives back what is no connection, or nobody's.
