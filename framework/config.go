@@ -35,6 +35,7 @@ type generationSettings struct {
 	GiveUpAfter  time.Duration // 0: never
 	IdleGrace    time.Duration
 	MaxDraining  int
+	Adopts       []string // names of the listeners with an OnAdopt, in order
 }
 
 // masterSettings belong to the master. Another value needs another master.
@@ -74,7 +75,8 @@ type options struct {
 
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
-	logger     *slog.Logger            // never nil
+	adopters   map[string]func(net.Conn, []byte)
+	logger     *slog.Logger // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
 	onEvent    []func(workers.Event)
@@ -103,6 +105,7 @@ func defaultOptions(env environment) *options {
 			MaxDraining:  8,
 		}},
 		handlers:  map[string]http.Handler{},
+		adopters:  map[string]func(net.Conn, []byte){},
 		logger:    slog.Default(),
 		env:       env.clone(),
 		inherited: env.clone(),
@@ -139,7 +142,7 @@ func resolve(opts []Option, env environment) (*options, error) {
 
 	o.checkTimes()
 	o.checkListeners()
-	o.checkHandlers()
+	o.checkNames()
 	if text, ok := o.env.lookup("GOMEMLIMIT"); ok {
 		// The runtime of a worker would die of it with a crash trace.
 		if _, ok := parseMemory(text); !ok {
@@ -205,7 +208,8 @@ func (o *options) checkListeners() {
 	}
 }
 
-func (o *options) checkHandlers() {
+// checkNames looks for the listeners that other options name.
+func (o *options) checkNames() {
 	var known []string
 	for _, s := range o.Listeners {
 		known = append(known, s.Name)
@@ -213,6 +217,12 @@ func (o *options) checkHandlers() {
 	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
 		if !slices.Contains(known, name) {
 			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)
+		}
+	}
+	o.Adopts = slices.Sorted(maps.Keys(o.adopters))
+	for _, name := range o.Adopts {
+		if !slices.Contains(known, name) {
+			o.problem("OnAdopt(%q): no listener has that name: expected one of %q", name, known)
 		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
+	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/workers"
 )
 
@@ -35,6 +37,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	accepting := make(chan struct{})
 	for _, ln := range w.Listeners() {
 		ls.add(ln.Name(), ln)
+		ln.OnAdopt(o.adopters[ln.Name()])
 	}
 	go func() {
 		for _, ln := range w.Listeners() {
@@ -52,6 +55,11 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	}
 	returned := make(chan error, 1)
 	go func() { returned <- serve(l.serve, ls) }()
+	var before tally
+	begin := func(o workers.DrainOrder) {
+		before = tally{w.Open(), w.Taken(), w.Moved()}
+		l.drain(o)
+	}
 
 	// Until the drain begins.
 	for sayReady, orphaned, leaving := l.ready, w.Orphaned(), false; ; {
@@ -75,26 +83,26 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 			return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
 		case <-term:
 			if leaving { // a second one means it
-				l.drain(workers.DrainOrder{})
+				begin(workers.DrainOrder{})
 				break
 			}
 			leaving = true
 			_ = w.Leave() // the master drains us once it has a replacement
 			continue
 		case order := <-w.Drain():
-			l.drain(order)
+			begin(order)
 		case <-orphaned:
 			if !w.Serving() {
 				// Not wanted any more, or never committed: nobody is served.
 				_ = l.end(o.KillTimeout)
 				return nil
 			}
-			l.drain(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
+			begin(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
 		}
 		break
 	}
 	w.Finish()
-	report := drainWorker(w, l, returned, term)
+	report := drainWorker(w, l, before, returned, term)
 	w.Drained(report)
 	if err := l.end(o.KillTimeout); err != nil {
 		return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
@@ -102,12 +110,15 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	return nil
 }
 
+// tally is what a worker has done so far.
+type tally struct{ open, taken, moved int }
+
 // drainWorker waits until the application is finished with its connections, or
 // the deadline.
-func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.DrainReport {
-	open, taken := w.Open(), w.Taken()
+func drainWorker(w *workers.Worker, l *life, before tally, returned <-chan error, term <-chan os.Signal) workers.DrainReport {
 	finished := func(cut int) workers.DrainReport {
-		return workers.DrainReport{Finished: max(open+w.Taken()-taken-cut-w.Moved(), 0), Cut: cut, Moved: w.Moved()}
+		moved := w.Moved() - before.moved
+		return workers.DrainReport{Finished: max(before.open+w.Taken()-before.taken-cut-moved, 0), Cut: cut, Moved: moved}
 	}
 	stopped := false
 	for {
@@ -145,12 +156,19 @@ func catchWorkerSignals() <-chan os.Signal {
 }
 
 // workerOptions are the options that a generation's workers are run by.
-func (s generationSettings) workerOptions(cpus int) workers.Options {
+func (s settings) workerOptions(cpus int) workers.Options {
 	n := s.Workers
 	if n == 0 {
 		n = cpus
 	}
+	var adopts []string
+	for i, key := range listener.Keys(s.Listeners) {
+		if slices.Contains(s.Adopts, s.Listeners[i].Name) {
+			adopts = append(adopts, key)
+		}
+	}
 	return workers.Options{
+		Adopts:  adopts,
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
 		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
 	}

@@ -81,7 +81,7 @@ func history(t *testing.T, r *rand.Rand) {
 		for _, a := range targets {
 			ws = append(ws, a.w)
 		}
-		d.serve(ws, ledgers[len(ledgers)-1])
+		d.serve(ws, ledgers[len(ledgers)-1], nil)
 	}
 	born := func() *far {
 		a := newFar(t, d, nextSlot, ledgers[len(ledgers)-1])

@@ -12,6 +12,7 @@ type Options struct {
 	GiveUpAfter  time.Duration // without any serving worker before Run fails; 0 = never
 	IdleGrace    time.Duration // how long a draining worker keeps idle connections
 	MaxDraining  int           // old generations at a time; the oldest beyond are cut
+	Adopts       []string      // keys of the listeners whose handed-off connections it takes
 }
 
 // DefaultWindow is how many connections a worker may hold unacknowledged. A

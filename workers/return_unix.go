@@ -4,6 +4,7 @@ package workers
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"sync"
@@ -16,7 +17,8 @@ import (
 )
 
 // Idle connections move: a draining worker returns them to the master, which
-// gives them to the serving generation as it would new ones.
+// gives them to the serving generation as it would new ones. What an application
+// hands off goes the same way.
 //
 // A connection has one owner here, too. The worker keeps its descriptor, and
 // does not touch the connection, until it has the master's receipt. The master
@@ -27,31 +29,42 @@ import (
 // master, which has to hold a descriptor of each.
 const maxReturns = 32
 
+const _ = uint(ipc.MaxPayload - movedSize - MaxUnread - MaxState) // a message has room for it
+
 // returns are the connections that a worker is giving back.
 type returns struct {
 	mu      sync.Mutex
 	nextID  uint64
-	pending map[uint64]chan bool
+	pending map[uint64]chan error // nil: taken
 	slots   chan struct{}
 }
 
 func newReturns() *returns {
-	return &returns{pending: map[uint64]chan bool{}, slots: make(chan struct{}, maxReturns)}
+	return &returns{pending: map[uint64]chan error{}, slots: make(chan struct{}, maxReturns)}
 }
 
-// answer tells who waits for it what became of a connection.
-func (r *returns) answer(payload []byte, taken bool) {
-	n, err := idCount(payload)
-	if err != nil {
-		return
+// receipt tells who waits for it that connections have been taken.
+func (r *returns) receipt(payload []byte) {
+	if n, err := idCount(payload); err == nil {
+		for i := range n {
+			r.answer(idAt(payload, i), nil)
+		}
 	}
+}
+
+// kept tells who waits for it why a connection has not.
+func (r *returns) kept(payload []byte) {
+	if len(payload) == idSize+1 {
+		r.answer(idAt(payload, 0), keptFor(payload[idSize]))
+	}
+}
+
+func (r *returns) answer(id uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range n {
-		if c := r.pending[idAt(payload, i)]; c != nil {
-			c <- taken
-			delete(r.pending, idAt(payload, i))
-		}
+	if c := r.pending[id]; c != nil {
+		c <- err
+		delete(r.pending, id)
 	}
 }
 
@@ -70,13 +83,28 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) bool {
 	if !ok || len(m.Unread) > MaxUnread {
 		return false
 	}
+	if w.offer(rc, l.index, m, nil) != nil {
+		return false
+	}
+	w.moved.Add(1)
+	rc.release()
+	return true
+}
+
+// offer sends a connection to the master and waits for the answer: nil if it is
+// the master's now. Once late has been received from, or the master is gone, the
+// connection stays here, unless it has been taken already. That only the master
+// can tell, so while it stands still there is no answer.
+func (w *Worker) offer(c returnable, listener uint16, m Moved, late <-chan time.Time) error {
 	select {
 	case w.returns.slots <- struct{}{}:
 		defer func() { <-w.returns.slots }()
+	case <-late:
+		return errLate
 	case <-w.orphaned:
-		return false
+		return ErrNobody
 	}
-	done := make(chan bool, 1)
+	done := make(chan error, 1)
 	w.returns.mu.Lock()
 	w.returns.nextID++
 	id := w.returns.nextID
@@ -88,29 +116,34 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) bool {
 		w.returns.mu.Unlock()
 	}()
 
-	raw, err := rc.SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return err
 	}
-	payload := appendMoved(nil, id, l.index, m)
+	payload := appendMoved(nil, id, listener, m)
 	var serr error
-	if err := raw.Control(func(fd uintptr) { serr = w.sendFile(msgReturn, payload, int(fd)) }); err != nil || serr != nil {
-		return false
+	if err := raw.Control(func(fd uintptr) { serr = w.sendFile(msgReturn, payload, int(fd)) }); err != nil {
+		return err
 	}
-	taken := false
-	select {
-	case taken = <-done:
-	case <-w.orphaned: // all that the master said has been read
+	if serr != nil {
+		return fmt.Errorf("%w: %w", ErrNobody, serr)
+	}
+	for {
 		select {
-		case taken = <-done:
-		default:
+		case err := <-done:
+			return err
+		case <-late:
+			late = nil
+			_ = w.send(msgWithdraw, appendID(nil, id))
+		case <-w.orphaned: // all that the master said has been read
+			select {
+			case err := <-done:
+				return err
+			default:
+				return ErrNobody
+			}
 		}
 	}
-	if taken {
-		w.moved.Add(1)
-		rc.release()
-	}
-	return taken
 }
 
 // Moved returns the number of connections that were given back.
@@ -143,7 +176,7 @@ func (p *Pool) returned(c *child, f ipc.Frame) error {
 	}
 	r := returning{w: c.window, id: id, fd: fds[0], listener: at, moved: m}
 	if !known {
-		r.keep()
+		r.keep(keptUnadopted) // by a release that has no such listener
 		return nil
 	}
 	if err := p.d.giveBack(r); err != nil {
@@ -175,9 +208,9 @@ type returning struct {
 	moved    Moved
 }
 
-// keep tells the worker that the connection stays its own.
-func (r returning) keep() {
-	reply := appendID(nil, r.id)
+// keep tells the worker that the connection stays its own, and why.
+func (r returning) keep(why uint8) {
+	reply := append(appendID(nil, r.id), why)
 	if err := r.w.conn.TrySend(msgKeep, reply, nil); errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad) {
 		go func() { _ = r.w.conn.Send(msgKeep, reply, nil) }()
 	}
@@ -193,8 +226,8 @@ const admitBelow = 64
 func (d *dispatcher) giveBack(r returning) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.serving == nil || d.ending {
-		r.keep()
+	if why, ok := d.takes(r); !ok {
+		r.keep(why)
 		return nil
 	}
 	if r.w.returning >= maxReturns {
@@ -218,10 +251,14 @@ func (d *dispatcher) admit() {
 		r := d.returning[0]
 		d.returning = d.returning[1:]
 		r.w.returning--
+		if why, ok := d.takes(r); !ok { // any more
+			r.keep(why)
+			continue
+		}
 		// The receipt goes first: see above. A dead worker needs none, for it
 		// has no descriptor any more.
 		if !r.w.gone && r.w.conn.TrySend(msgReceipt, appendID(nil, r.id), nil) != nil && !r.w.gone {
-			r.keep()
+			r.keep(keptLate)
 			continue
 		}
 		d.serving.accepted++
@@ -243,7 +280,7 @@ func (d *dispatcher) noReturns() {
 	d.ending = true
 	for _, r := range d.returning {
 		r.w.returning--
-		r.keep()
+		r.keep(keptUnserved)
 	}
 	d.returning = nil
 }
@@ -285,6 +322,8 @@ func (w *Worker) takeMoved(f ipc.Frame) {
 	switch {
 	case err != nil:
 		closeForeign(f.Files)
+	case m.Handoff && len(f.Files) == 1 && int(listener) < len(w.listeners):
+		w.listeners[listener].adopt(incoming{id: id, fd: f.Files[0], moved: &m})
 	case len(f.Files) != 1 || int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[0], moved: &m}):
 		for _, fd := range f.Files {
 			unix.Close(fd)

@@ -1,7 +1,9 @@
 package movable
 
 import (
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -156,12 +158,12 @@ func TestReleaseGivesAHijackedConnectionWithItsUnreadBytes(t *testing.T) {
 		if _, ok := c.Pull(patience); ok {
 			t.Error("pulled a hijacked connection")
 		}
-		inner, rest, ok := c.Release()
-		if !ok || inner.(*memory).isClosed() {
-			t.Errorf("released %t", ok)
+		inner, rest, err := c.Release()
+		if err != nil || inner.(*memory).isClosed() {
+			t.Errorf("not released: %v", err)
 		}
-		if _, _, ok := c.Release(); ok {
-			t.Error("released twice")
+		if _, _, err := c.Release(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("released twice: %v", err)
 		}
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("read from a released connection: %v", err)

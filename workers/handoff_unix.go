@@ -1,0 +1,176 @@
+//go:build unix
+
+package workers
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An application hands a connection off when it is at the boundary of a message:
+// it goes to the master and on to a worker of the serving generation, as idle
+// ones do, but to the listener's adopter there and not to who accepts.
+
+// loan is a connection that can be lent to the master: until it is kept or
+// released nobody here can read it, write to it or shut it down.
+type loan interface {
+	returnable
+	lend() error
+	unread() []byte
+	keep()
+}
+
+// handoff gives c to a worker of the serving generation, with the bytes that
+// were read from it and not used, and with state. nil: it has gone. Otherwise it
+// is as it was.
+func (w *Worker) handoff(c loan, listener uint16, unread, state []byte) error {
+	if len(state) > MaxState {
+		return fmt.Errorf("%w: %d bytes of state, at most %d", ErrTooLarge, len(state), MaxState)
+	}
+	if err := c.lend(); err != nil {
+		return err
+	}
+	m := Moved{Handoff: true, State: state, Unread: slices.Concat(unread, c.unread())}
+	if len(m.Unread) > MaxUnread {
+		c.keep()
+		return fmt.Errorf("%w: %d unread bytes, at most %d", ErrTooLarge, len(m.Unread), MaxUnread)
+	}
+	late := time.NewTimer(handoffTime)
+	defer late.Stop()
+	if err := w.offer(c, listener, m, late.C); err != nil {
+		c.keep()
+		return err
+	}
+	w.moved.Add(1)
+	c.release()
+	return nil
+}
+
+// OnAdopt has f called for each connection that is handed off to this listener,
+// with its state, on a goroutine of its own. It must be called before Ready.
+func (l *Listener) OnAdopt(f func(net.Conn, []byte)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.adopter = f
+}
+
+// adopt takes a connection that was handed off, whether or not anybody accepts,
+// and acknowledges it before a byte is read. The master sends none after its
+// order to drain; one that crosses a drain of the worker's own goes back.
+func (l *Listener) adopt(in incoming) {
+	l.mu.Lock() // so that a drain either counts it or has refused it
+	defer l.mu.Unlock()
+	if l.adopter == nil || l.ended {
+		unix.Close(in.fd)
+		if l.adopter == nil {
+			l.w.settle(msgUnadopted, []uint64{in.id})
+		} else {
+			l.w.settle(msgNack, []uint64{in.id})
+		}
+		return
+	}
+	c, err := newConn(l, in)
+	if isLoad(err) {
+		l.w.settle(msgNack, []uint64{in.id})
+		return
+	}
+	l.w.settle(msgAck, []uint64{in.id}) // also of what nobody could make a connection of
+	if err == nil {
+		go l.adopter(c, in.moved.State)
+	}
+}
+
+// takes says whether the master can take a connection that is offered to it, or
+// why not. Called locked.
+func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
+	switch {
+	case d.serving == nil || d.ending:
+		return keptUnserved, false
+	case !r.moved.Handoff:
+		return 0, true
+	case !d.adopted(r.listener):
+		return keptUnadopted, false
+	case len(d.targets) == 0:
+		return keptUnserved, false // its worker can do better than to wait
+	}
+	return 0, true
+}
+
+// adopted says whether the serving generation takes what is handed off to a
+// listener. Called locked.
+func (d *dispatcher) adopted(listener uint16) bool {
+	return int(listener) < len(d.adopts) && d.adopts[listener]
+}
+
+// lost says whether h is for an adopter, and there is none any more. Called
+// locked.
+func (d *dispatcher) lost(h held) bool {
+	return h.moved != nil && h.moved.Handoff && !d.adopted(h.listener)
+}
+
+// refuseLost takes what the serving generation does not adopt out of the queue,
+// for the caller to close once the lock is free.
+func (d *dispatcher) refuseLost() (fds []int) {
+	d.queue = slices.DeleteFunc(d.queue, func(h held) bool {
+		if !d.lost(h) {
+			return false
+		}
+		h.ledger.refuse(refusedAdopter)
+		fds = append(fds, h.fd)
+		return true
+	})
+	return fds
+}
+
+// withdraw lets a worker keep what it has offered, if it is still its own.
+func (d *dispatcher) withdraw(w *window, payload []byte) error {
+	if len(payload) != idSize {
+		return errProtocol
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i := slices.IndexFunc(d.returning, func(r returning) bool { return r.w == w && r.id == idAt(payload, 0) })
+	if i < 0 {
+		return nil // the answer is on its way
+	}
+	r := d.returning[i]
+	d.returning = slices.Delete(d.returning, i, i+1)
+	w.returning--
+	r.keep(keptLate)
+	return nil
+}
+
+// unadopted closes connections that were handed off to a worker which does not
+// adopt them, though its generation says so: the next one would not either.
+func (d *dispatcher) unadopted(w *window, payload []byte) error {
+	n, err := idCount(payload)
+	if err != nil {
+		return err
+	}
+	var refused []int
+	d.mu.Lock()
+	for i := range n {
+		h, ok := w.remove(idAt(payload, i))
+		switch {
+		case !ok:
+			err = errProtocol
+		case h.moved != nil && h.moved.Handoff:
+			h.ledger.refuse(refusedAdopter)
+			refused = append(refused, h.fd)
+		default: // it has to accept
+			err = errProtocol
+			if !d.requeue(h) {
+				refused = append(refused, h.fd)
+			}
+		}
+	}
+	d.oldestFirst()
+	d.flush()
+	d.mu.Unlock()
+	closeForeign(refused)
+	return err
+}
