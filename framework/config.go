@@ -75,12 +75,12 @@ type options struct {
 
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
-	adopters   map[string]func(net.Conn, []byte)
-	logger     *slog.Logger // never nil
+	logger     *slog.Logger            // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
+	adopters   map[string]func(net.Conn, []byte) // by listener name
 
 	env       environment // the inherited variables with those of EnvFile
 	overrides []string    // for the log: "workers=8 from BATON_WORKERS, code says 2"
