@@ -16,7 +16,7 @@ import (
 )
 
 // handler wraps load.Handler with the routes of main.go.
-func handler(cfg config.Config) http.Handler {
+func handler(cfg config.Config, talks *sessions) http.Handler {
 	mux := http.NewServeMux()
 	var held holder
 	mux.Handle("/", load.Handler(framework.WorkerID()))
@@ -30,6 +30,7 @@ func handler(cfg config.Config) http.Handler {
 		os.Exit(code)
 	})
 	mux.HandleFunc("GET /hostile", hostile)
+	mux.HandleFunc("GET /session", talks.hijack)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Version", cfg.Version)
 		w.Header().Set("X-Worker", framework.WorkerID())
