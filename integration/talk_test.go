@@ -108,9 +108,9 @@ func (k *talker) handOff(unread, state int, behind string) spoken {
 	return a
 }
 
-// chat talks without a pause until the returned function is called: lines are
-// under way in both directions, each in two parts, and every answer has to be
-// the next. It returns how much each worker has answered.
+// chat talks without a pause until the returned function is called, which ends
+// the session: lines are under way in both directions, each in two parts, and
+// every answer has to be the next. It returns how much each worker has answered.
 func (k *talker) chat() (finish func() (workers map[string]int, err error)) {
 	const ahead, end = 64, "end"
 	stop, window := make(chan struct{}), make(chan struct{}, ahead)
@@ -154,6 +154,8 @@ func (k *talker) chat() (finish func() (workers map[string]int, err error)) {
 	}()
 	return func() (map[string]int, error) {
 		close(stop)
-		return seen, <-done
+		err := <-done
+		_ = k.c.Close()
+		return seen, err
 	}
 }
