@@ -108,7 +108,7 @@ func (m *master) heard() (uint8, []uint64) {
 		m.t.Fatal(err)
 	}
 	var ids []uint64
-	if f.Type == msgAck || f.Type == msgNack {
+	if f.Type == msgAck || f.Type == msgNack || f.Type == msgUnadopted {
 		n, err := idCount(f.Payload)
 		if err != nil {
 			m.t.Fatal(err)
