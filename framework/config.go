@@ -38,6 +38,16 @@ type generationSettings struct {
 	Adopts       []string // names of the listeners with an OnAdopt, in order
 }
 
+// adopted returns the keys of the listeners that a generation adopts from.
+func (s settings) adopted() (keys []string) {
+	for i, key := range listener.Keys(s.Listeners) {
+		if slices.Contains(s.Adopts, s.Listeners[i].Name) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 // masterSettings belong to the master. Another value needs another master.
 type masterSettings struct {
 	Listeners  []listener.Spec

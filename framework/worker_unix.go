@@ -9,10 +9,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 
-	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/workers"
 )
 
@@ -161,15 +159,9 @@ func (s settings) workerOptions(cpus int) workers.Options {
 	if n == 0 {
 		n = cpus
 	}
-	var adopts []string
-	for i, key := range listener.Keys(s.Listeners) {
-		if slices.Contains(s.Adopts, s.Listeners[i].Name) {
-			adopts = append(adopts, key)
-		}
-	}
 	return workers.Options{
-		Adopts:  adopts,
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
 		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
+		Adopts: s.adopted(),
 	}
 }
