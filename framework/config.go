@@ -36,6 +36,17 @@ type generationSettings struct {
 	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
 	MaxDraining  int
+	Adopts       []string // names of the listeners with an OnAdopt, in order
+}
+
+// adopted returns the keys of the listeners that a generation adopts from.
+func (s settings) adopted() (keys []string) {
+	for i, key := range listener.Keys(s.Listeners) {
+		if slices.Contains(s.Adopts, s.Listeners[i].Name) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // masterSettings belong to the master. Another value needs another master.
@@ -84,6 +95,7 @@ type options struct {
 	stopOn     []context.Context
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
+	adopters   map[string]func(net.Conn, []byte) // by listener name
 
 	readyCheck  string // a path; "": none
 	readyChecks []func(context.Context) error
@@ -112,6 +124,7 @@ func defaultOptions(env environment) *options {
 			MaxDraining:  8,
 		}},
 		handlers:  map[string]http.Handler{},
+		adopters:  map[string]func(net.Conn, []byte){},
 		logger:    slog.Default(),
 		env:       env.clone(),
 		inherited: env.clone(),
@@ -150,7 +163,7 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 
 	o.checkTimes()
 	o.checkListeners()
-	o.checkHandlers()
+	o.checkNames()
 	o.checkUser()
 	for _, check := range checks {
 		check(o)
@@ -220,7 +233,8 @@ func (o *options) checkListeners() {
 	}
 }
 
-func (o *options) checkHandlers() {
+// checkNames looks for the listeners that other options name.
+func (o *options) checkNames() {
 	var known []string
 	for _, s := range o.Listeners {
 		known = append(known, s.Name)
@@ -228,6 +242,12 @@ func (o *options) checkHandlers() {
 	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
 		if !slices.Contains(known, name) {
 			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)
+		}
+	}
+	o.Adopts = slices.Sorted(maps.Keys(o.adopters))
+	for _, name := range o.Adopts {
+		if !slices.Contains(known, name) {
+			o.problem("OnAdopt(%q): no listener has that name: expected one of %q", name, known)
 		}
 	}
 }

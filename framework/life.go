@@ -203,6 +203,21 @@ func Draining(ctx context.Context) <-chan struct{} {
 	return nil
 }
 
+// OnDrain has f called, on a goroutine of its own, when this process begins to
+// drain; at once if it has begun. stop takes that back, unless f has been started
+// and stop returns false. It is how a connection whose reader waits for a message
+// learns of the drain:
+//
+//	defer framework.OnDrain(ctx, func() { c.SetReadDeadline(time.Now()) })()
+//
+// ctx is as for [Draining]; for others f is never called.
+func OnDrain(ctx context.Context, f func()) (stop func() bool) {
+	if l := lifeOf(ctx); l != nil {
+		return context.AfterFunc(l.serve, f)
+	}
+	return func() bool { return true }
+}
+
 // OnStop has f called when this process ends: after the drain, the last given
 // first. All together have KillTimeout, which is the deadline of f's context.
 // ctx is the one given to build or Serve; for others OnStop panics, since f

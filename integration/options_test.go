@@ -224,6 +224,8 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"OnListen=nil", "OnListen(nil)", "expected a function"},
 		{"Handle=main,nil", `Handle("main", nil)`, "expected a handler"},
 		{"Handle=admin", `Handle("admin")`, `expected one of ["main"]`},
+		{"OnAdopt=main,nil", `OnAdopt("main", nil)`, "expected a function"},
+		{"OnAdopt=admin", `OnAdopt("admin")`, `expected one of ["main"]`},
 		{"nil", "option 3 of 3 is nil", "expected an Option"},
 		{"Listen=udp,127.0.0.1:0", `network "udp"`, "expected tcp, tcp4, tcp6 or unix"},
 		{"Listen=tcp,127.0.0.1", `address "127.0.0.1"`, "expected host:port"},

@@ -29,6 +29,7 @@ type (
 type service struct {
 	t      *testing.T
 	cfg    appConfig // as started
+	app    string    // what is started: testapp, or an example
 	dir    string    // of the binary (dir/app) and the runtime directory (dir/run)
 	binary string
 	addr   string // of the first listener, ready to be dialled
@@ -73,6 +74,12 @@ func (s *service) limited(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
+// withApp starts another program than the test application. Its behaviour is its
+// own, and appConfig of no effect.
+func withApp(path string) serviceOption {
+	return func(s *service) { s.app = path }
+}
+
 // startTime bounds the start of a service; two slow cores build nothing here,
 // but -race and other tests take their part.
 const startTime = 20 * time.Second
@@ -96,7 +103,7 @@ func startService(t *testing.T, cfg appConfig, opts ...serviceOption) *service {
 		cfg.Listeners = []config.Listener{{Network: "tcp", Addr: "127.0.0.1:0", Name: "main"}}
 	}
 	s := &service{
-		t: t, cfg: cfg, dir: dir, binary: filepath.Join(dir, "app"),
+		t: t, cfg: cfg, app: testapp, dir: dir, binary: filepath.Join(dir, "app"),
 		client: control.NewClient(filepath.Join(dir, "run", "control.sock")),
 		log:    newLogBuffer(), exited: make(chan struct{}),
 		env: []string{
@@ -188,7 +195,7 @@ func (s *service) install(cfg appConfig) {
 	if len(cfg.Listeners) == 0 {
 		cfg.Listeners = s.cfg.Listeners
 	}
-	if err := s.replace(testapp, 0o755, func(w io.Writer) error { return config.Append(w, cfg) }); err != nil {
+	if err := s.replace(s.app, 0o755, func(w io.Writer) error { return config.Append(w, cfg) }); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -49,6 +49,7 @@ type dispatcher struct {
 	reserved  int               // room promised to accept loops
 	closed    bool              // no room any more: frozen or stopped
 	ending    bool              // workers keep what they have
+	adopts    []bool            // per listener: the serving generation takes what is handed off
 	returning []returning       // offered by workers that drain, in the order they came
 	impatient bool              // a timer of losePatience runs
 	held      int               // no room for a moment: somebody else needs descriptors
@@ -102,15 +103,18 @@ func (w *window) free(now time.Time) int {
 	return max(0, w.size-len(w.unacked)-len(w.batch))
 }
 
-// serve makes ws the targets, in one step. l is their generation's ledger.
-func (d *dispatcher) serve(ws []*window, l *ledger) {
+// serve makes ws the targets, in one step. l is their generation's ledger, and
+// adopts says from which listeners it takes what is handed off.
+func (d *dispatcher) serve(ws []*window, l *ledger, adopts []bool) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.targets = slices.Clone(ws)
 	slices.SortFunc(d.targets, func(a, b *window) int { return a.slot - b.slot })
 	d.views = make([]dispatch.Worker, len(d.targets))
-	d.serving = l
+	d.serving, d.adopts = l, adopts
+	lost := d.refuseLost()
 	d.flush()
+	d.mu.Unlock()
+	closeForeign(lost)
 }
 
 // Reserve implements listener.Gate: room that is promised before a connection
@@ -314,6 +318,10 @@ func (d *dispatcher) requeue(h held) bool {
 		h.ledger.refuse(refusedListener)
 		return false
 	}
+	if d.lost(h) {
+		h.ledger.refuse(refusedAdopter)
+		return false
+	}
 	h.ledger.redispatched++
 	h.ledger.accepted++
 	h.sent = time.Time{}
@@ -425,7 +433,7 @@ func (d *dispatcher) close(closed bool) {
 	defer d.mu.Unlock()
 	d.closed = closed
 	if closed {
-		d.referAll(msgLater) // to the next master, or to this one again
+		d.referAll(keptLate) // to the next master, or to this one again
 	}
 	d.flush()
 }

@@ -48,13 +48,25 @@ func (a *drainingFar) mustGiveBack(id uint64, fd int, m Moved) {
 	}
 }
 
-// answered takes the answers to n connections, each of which must be of typ.
-func (a *far) answered(typ uint8, n int) {
+// answered takes the answers to n connections, each of which must be this.
+func (a *far) answered(want Reception, n int) {
 	a.t.Helper()
 	for range n {
 		f, err := a.conn.Recv()
-		if err != nil || f.Type != typ {
-			a.t.Fatalf("answer %d, %v; want %d", f.Type, err, typ)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		have := Kept
+		switch {
+		case f.Type == msgReceipt:
+			have = Taken
+		case f.Type != msgKeep || len(f.Payload) != idSize+1:
+			a.t.Fatalf("answer %d %v", f.Type, f.Payload)
+		case f.Payload[idSize] == keptLate:
+			have = NotNow
+		}
+		if have != want {
+			a.t.Fatalf("answer %v, want %v", have, want)
 		}
 	}
 }
@@ -102,7 +114,7 @@ func TestReturnedConnectionGoesOnWithWhatTravels(t *testing.T) {
 	a := newDrainingFar(t, d)
 	client, conn := connected(t)
 	a.mustGiveBack(7, conn, Moved{Unread: []byte("GE"), Idle: time.Minute, Posted: true})
-	a.answered(msgReceipt, 1)
+	a.answered(Taken, 1)
 	a.die()
 	id, _, m := fars[0].moved()
 	if string(m.Unread) != "GE" || m.Idle < time.Minute || m.New || !m.Posted {
@@ -137,7 +149,7 @@ func TestReturnsWaitAtTheirWorkerForRoom(t *testing.T) {
 	if n := d.returns(); n != 1 {
 		t.Errorf("%d are being returned, want 1", n)
 	}
-	a.answered(msgLater, 1)
+	a.answered(NotNow, 1)
 	if len(d.queued()) > 0 || a.w.returning != 0 || d.returns() != 0 {
 		t.Errorf("queue %v, %d under way, %d waiting", d.queued(), a.w.returning, d.returns())
 	}
@@ -147,7 +159,7 @@ func TestReturnsWaitAtTheirWorkerForRoom(t *testing.T) {
 	// Offered again, it goes on as soon as there is room.
 	a.mustGiveBack(2, conn, Moved{})
 	b.ack(b.got[0])
-	a.answered(msgReceipt, 1)
+	a.answered(Taken, 1)
 	b.moved()
 	checkLedger(t, d.serving, DefaultWindow)
 }
@@ -159,7 +171,7 @@ func TestReturnsWithNobodyServingStayWithTheirWorker(t *testing.T) {
 		_, conn := connected(t)
 		a.mustGiveBack(id, conn, Moved{})
 	}
-	a.answered(msgLater, maxReturns)
+	a.answered(NotNow, maxReturns)
 	if len(d.queued()) > 0 {
 		t.Errorf("queue %v", d.queued())
 	}
@@ -179,7 +191,7 @@ func TestRefundIsRoomForReturns(t *testing.T) {
 	if n := d.returns(); n != 0 {
 		t.Errorf("%d are being returned after the refund", n)
 	}
-	a.answered(msgReceipt, 1)
+	a.answered(Taken, 1)
 	fars[0].moved()
 }
 
@@ -192,7 +204,7 @@ func TestReturnThatFindsNoDescriptorStaysWithItsWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.answered(msgLater, 1)
+	a.answered(NotNow, 1)
 	if a.w.returning != 0 {
 		t.Errorf("%d under way", a.w.returning)
 	}
@@ -212,11 +224,11 @@ func TestFreezeLeavesReturnsWithTheirWorkers(t *testing.T) {
 	if d.returns() > 0 || len(d.queued()) > 0 {
 		t.Errorf("%d are being returned and would be forgotten, queue %v", d.returns(), d.queued())
 	}
-	a.answered(msgLater, 3)
+	a.answered(NotNow, 3)
 	d.close(false)
 	d.Refund(DefaultWindow)
 	a.mustGiveBack(4, conn, Moved{})
-	a.answered(msgReceipt, 1)
+	a.answered(Taken, 1)
 	fars[0].moved()
 }
 
@@ -226,7 +238,7 @@ func TestStopAndRemovedListenersLeaveConnectionsForGood(t *testing.T) {
 	a.c.keys = []string{"of an earlier master"}
 	_, conn := connected(t)
 	a.mustGiveBack(1, conn, Moved{})
-	a.answered(msgKeep, 1)
+	a.answered(Kept, 1)
 	a.c.keys = nil
 	d.Reserve(DefaultWindow)
 	_, conn = connected(t)
@@ -234,7 +246,7 @@ func TestStopAndRemovedListenersLeaveConnectionsForGood(t *testing.T) {
 	d.noReturns()
 	_, conn = connected(t)
 	a.mustGiveBack(3, conn, Moved{})
-	a.answered(msgKeep, 2)
+	a.answered(Kept, 2)
 	if a.w.returning != 0 || len(d.queued()) > 0 {
 		t.Errorf("%d under way, queue %v", a.w.returning, d.queued())
 	}
@@ -392,8 +404,8 @@ func (m *master) gives(w *Worker) (client *net.TCPConn, c net.Conn, id uint64, r
 }
 
 func TestReturnEndsAsTheMasterSays(t *testing.T) {
-	say := func(typ uint8) func(*master, uint64) {
-		return func(m *master, id uint64) { _ = m.conn.Send(typ, appendID(nil, id), nil) }
+	say := func(typ uint8, why ...byte) func(*master, uint64) {
+		return func(m *master, id uint64) { _ = m.conn.Send(typ, append(appendID(nil, id), why...), nil) }
 	}
 	hangUp := func(m *master, _ uint64) { m.conn.Close() }
 	for _, tt := range []struct {
@@ -402,11 +414,11 @@ func TestReturnEndsAsTheMasterSays(t *testing.T) {
 		want Reception
 	}{
 		{"receipt", []func(*master, uint64){say(msgReceipt)}, Taken},
-		{"later", []func(*master, uint64){say(msgLater)}, NotNow},
-		{"keep", []func(*master, uint64){say(msgKeep)}, Kept},
+		{"later", []func(*master, uint64){say(msgKeep, keptLate)}, NotNow},
+		{"keep", []func(*master, uint64){say(msgKeep, keptUnserved)}, Kept},
 		{"the end", []func(*master, uint64){hangUp}, Kept},
 		{"a receipt and the end", []func(*master, uint64){say(msgReceipt), hangUp}, Taken},
-		{"an answer to nothing", []func(*master, uint64){func(m *master, id uint64) { say(msgReceipt)(m, id+1) }, say(msgKeep)}, Kept},
+		{"an answer to nothing", []func(*master, uint64){func(m *master, id uint64) { say(msgReceipt)(m, id+1) }, say(msgKeep, keptUnserved)}, Kept},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, w := newMaster(t, "tcp")

@@ -4,6 +4,7 @@ package workers
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -16,7 +17,8 @@ import (
 )
 
 // Idle connections move: a draining worker returns them to the master, which
-// gives them to the serving generation as it would new ones.
+// gives them to the serving generation as it would new ones. What an application
+// hands off goes the same way.
 //
 // A connection has one owner here, too. The worker keeps its descriptor, and
 // does not touch the connection, until it has the master's receipt. The master
@@ -27,34 +29,42 @@ import (
 // master, which has to hold a descriptor of each.
 const maxReturns = 32
 
+const _ = uint(ipc.MaxPayload - movedSize - MaxUnread - MaxState) // a message has room for it
+
 // returns are the connections that a worker is giving back.
 type returns struct {
 	mu      sync.Mutex
 	nextID  uint64
-	pending map[uint64]chan Reception
+	pending map[uint64]chan error // nil: taken
 	slots   chan struct{}
 }
 
 func newReturns() *returns {
-	return &returns{pending: map[uint64]chan Reception{}, slots: make(chan struct{}, maxReturns)}
+	return &returns{pending: map[uint64]chan error{}, slots: make(chan struct{}, maxReturns)}
 }
 
-// receptions are the master's answers.
-var receptions = map[uint8]Reception{msgReceipt: Taken, msgLater: NotNow, msgKeep: Kept}
-
-// answer tells who waits for it what became of a connection.
-func (r *returns) answer(payload []byte, what Reception) {
-	n, err := idCount(payload)
-	if err != nil {
-		return
+// receipt tells who waits for it that connections have been taken.
+func (r *returns) receipt(payload []byte) {
+	if n, err := idCount(payload); err == nil {
+		for i := range n {
+			r.answer(idAt(payload, i), nil)
+		}
 	}
+}
+
+// kept tells who waits for it why a connection has not.
+func (r *returns) kept(payload []byte) {
+	if len(payload) == idSize+1 {
+		r.answer(idAt(payload, 0), keptFor(payload[idSize]))
+	}
+}
+
+func (r *returns) answer(id uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range n {
-		if c := r.pending[idAt(payload, i)]; c != nil {
-			c <- what
-			delete(r.pending, idAt(payload, i))
-		}
+	if c := r.pending[id]; c != nil {
+		c <- err
+		delete(r.pending, id)
 	}
 }
 
@@ -73,13 +83,32 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) Reception {
 	if !ok || len(m.Unread) > MaxUnread {
 		return Kept
 	}
+	switch err := w.offer(rc, l.index, m, nil); {
+	case err == nil:
+		w.moved.Add(1)
+		rc.release()
+		return Taken
+	case errors.Is(err, ErrNobody), errors.Is(err, ErrNotAdopted):
+		return Kept
+	}
+	return NotNow // what is wrong with one connection is not so with all
+}
+
+// offer sends a connection to the master and waits for the answer: nil if it is
+// the master's now. Once the master is gone, or late has been received from
+// before it has been sent, the connection stays here. A master that is well
+// answers at once, or as soon as it has waited for room; only it can tell, so
+// while it stands still there is no answer.
+func (w *Worker) offer(c returnable, listener uint16, m Moved, late <-chan time.Time) error {
 	select {
 	case w.returns.slots <- struct{}{}:
 		defer func() { <-w.returns.slots }()
+	case <-late:
+		return errLate
 	case <-w.orphaned:
-		return Kept
+		return ErrNobody
 	}
-	done := make(chan Reception, 1)
+	done := make(chan error, 1)
 	w.returns.mu.Lock()
 	w.returns.nextID++
 	id := w.returns.nextID
@@ -91,33 +120,32 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) Reception {
 		w.returns.mu.Unlock()
 	}()
 
-	raw, err := rc.SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return NotNow // what is wrong with one connection is not so with all
+		return err
 	}
-	payload := appendMoved(nil, id, l.index, m)
+	payload := appendMoved(nil, id, listener, m)
 	var serr error
 	err = raw.Control(func(fd uintptr) { serr = w.conn.Send(msgReturn, payload, []int{int(fd)}) })
 	switch {
 	case errors.Is(serr, unix.EPIPE), errors.Is(serr, unix.ECONNRESET):
-		return Kept // there is no master
-	case err != nil || serr != nil:
-		return NotNow
+		return fmt.Errorf("%w: %w", ErrNobody, serr)
+	case serr != nil:
+		return fmt.Errorf("%w: %w", errBusy, serr)
+	case err != nil:
+		return err
 	}
-	what := Kept
 	select {
-	case what = <-done:
+	case err := <-done:
+		return err
 	case <-w.orphaned: // all that the master said has been read
 		select {
-		case what = <-done:
+		case err := <-done:
+			return err
 		default:
+			return ErrNobody
 		}
 	}
-	if what == Taken {
-		w.moved.Add(1)
-		rc.release()
-	}
-	return what
 }
 
 // Moved returns the number of connections that were given back.
@@ -198,6 +226,22 @@ type returning struct {
 // it. Then its worker serves it on, and offers it again some time later.
 const returnPatience = 100 * time.Millisecond
 
+// takes says whether the master can take a connection that is offered to it, or
+// why not. Called locked.
+func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
+	switch {
+	case d.ending:
+		return keptUnserved, false
+	case r.listener == noListener, r.moved.Handoff && d.serving != nil && !d.adopted(r.listener):
+		return keptUnadopted, false
+	case r.moved.Handoff && len(d.targets) == 0:
+		return keptUnserved, false // its worker can do better than to wait
+	case d.closed || d.serving == nil || r.fd < 0:
+		return keptLate, false
+	}
+	return 0, true
+}
+
 // giveBack takes a connection that a worker returns, now or once there is room.
 // A worker that returns more at a time than it may breaks the protocol, as does
 // one that does not read the answers.
@@ -208,18 +252,15 @@ func (d *dispatcher) giveBack(r returning) error {
 		return errProtocol
 	}
 	r.w.returning++
-	switch {
-	case d.ending || r.listener == noListener:
-		d.refer(r, msgKeep)
-	case d.closed || d.serving == nil || r.fd < 0:
-		d.refer(r, msgLater)
-	default:
-		d.returning = append(d.returning, r)
-		d.flush()
-		if len(d.returning) > 0 && !d.impatient {
-			d.impatient = true
-			time.AfterFunc(returnPatience, d.losePatience)
-		}
+	if why, ok := d.takes(r); !ok {
+		d.refer(r, why)
+		return nil
+	}
+	d.returning = append(d.returning, r)
+	d.flush()
+	if len(d.returning) > 0 && !d.impatient {
+		d.impatient = true
+		time.AfterFunc(returnPatience, d.losePatience)
 	}
 	return nil
 }
@@ -239,7 +280,7 @@ func (d *dispatcher) losePatience() {
 			return
 		}
 		d.returning = d.returning[1:]
-		d.refer(r, msgLater)
+		d.refer(r, keptLate)
 	}
 }
 
@@ -269,9 +310,13 @@ func (d *dispatcher) admit() {
 	for now := time.Now(); len(d.returning) > 0 && !d.closed && d.spare(now) > 0; {
 		r := d.returning[0]
 		d.returning = d.returning[1:]
+		if why, ok := d.takes(r); !ok { // any more
+			d.refer(r, why)
+			continue
+		}
 		// The receipt goes first: see above.
 		if r.w.conn.TrySend(msgReceipt, appendID(nil, r.id), nil) != nil {
-			d.refer(r, msgLater)
+			d.refer(r, keptLate)
 			continue
 		}
 		r.w.returning--
@@ -292,24 +337,23 @@ func (d *dispatcher) takeBack(r returning) {
 	d.nextID++
 }
 
-// refer answers that the connection stays its worker's: msgKeep, or msgLater if
-// that is to offer it again. The worker has one under way until it has the
+// refer answers that the connection stays its worker's, and why. The worker has one under way until it has the
 // answer. A dead one keeps nothing: it is queued, with room or without. Called
 // locked.
-func (d *dispatcher) refer(r returning, typ uint8) {
-	reply := appendID(nil, r.id)
-	err := r.w.conn.TrySend(typ, reply, nil)
+func (d *dispatcher) refer(r returning, why uint8) {
+	reply := append(appendID(nil, r.id), why)
+	err := r.w.conn.TrySend(msgKeep, reply, nil)
 	switch {
 	case errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad):
 		go func() {
-			for errors.Is(r.w.conn.Send(typ, reply, nil), ipc.ErrLoad) {
+			for errors.Is(r.w.conn.Send(msgKeep, reply, nil), ipc.ErrLoad) {
 				time.Sleep(sendPause)
 			}
 			d.mu.Lock()
 			r.w.returning--
 			d.mu.Unlock()
 		}()
-	case err != nil && typ == msgLater && r.fd >= 0 && d.serving != nil:
+	case err != nil && why == keptLate && r.fd >= 0 && d.serving != nil:
 		r.w.returning--
 		d.takeBack(r)
 		return
@@ -322,9 +366,9 @@ func (d *dispatcher) refer(r returning, typ uint8) {
 }
 
 // referAll refers all that are being returned. Called locked.
-func (d *dispatcher) referAll(typ uint8) {
+func (d *dispatcher) referAll(why uint8) {
 	for _, r := range d.returning {
-		d.refer(r, typ)
+		d.refer(r, why)
 	}
 	d.returning = nil
 }
@@ -334,7 +378,7 @@ func (d *dispatcher) noReturns() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ending = true
-	d.referAll(msgKeep)
+	d.referAll(keptUnserved)
 }
 
 // sendMoved sends one connection that has been moved. Called locked.
@@ -374,6 +418,8 @@ func (w *Worker) takeMoved(f ipc.Frame) {
 	switch {
 	case err != nil:
 		closeForeign(f.Files)
+	case m.Handoff && len(f.Files) == 1 && int(listener) < len(w.listeners):
+		w.listeners[listener].adopt(incoming{id: id, fd: f.Files[0], moved: &m})
 	case len(f.Files) != 1 || int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[0], moved: &m}):
 		for _, fd := range f.Files {
 			unix.Close(fd)

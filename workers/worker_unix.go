@@ -231,8 +231,10 @@ func (w *Worker) receive() {
 		case msgMoved:
 			w.takeMoved(f)
 			continue
-		case msgReceipt, msgKeep, msgLater:
-			w.returns.answer(f.Payload, receptions[f.Type])
+		case msgReceipt:
+			w.returns.receipt(f.Payload)
+		case msgKeep:
+			w.returns.kept(f.Payload)
 		case msgPing:
 			_ = w.send(msgPong, nil)
 		case msgCommit:

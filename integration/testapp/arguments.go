@@ -5,6 +5,7 @@ package main
 import (
 	"io/fs"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -82,6 +83,11 @@ func argumentOption(name, value string) framework.Option {
 			return framework.Handle(name, nil)
 		}
 		return framework.Handle(value, http.NotFoundHandler())
+	case "OnAdopt":
+		if name, isNil := strings.CutSuffix(value, ",nil"); isNil {
+			return framework.OnAdopt(name, nil)
+		}
+		return framework.OnAdopt(value, func(net.Conn, []byte) {})
 	case "Listen":
 		return listen(strings.Split(value, ","))
 	case "nil":

@@ -17,7 +17,7 @@ import (
 )
 
 // handler wraps load.Handler with the routes of main.go.
-func handler(cfg config.Config) http.Handler {
+func handler(cfg config.Config, talks *sessions) http.Handler {
 	mux := http.NewServeMux()
 	var held holder
 	mux.Handle("/", load.Handler(framework.WorkerID()))
@@ -32,6 +32,7 @@ func handler(cfg config.Config) http.Handler {
 	})
 	mux.HandleFunc("GET /hostile", hostile)
 	mux.HandleFunc("POST /late", late)
+	mux.HandleFunc("GET /session", talks.hijack)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if failure(cfg) == config.FailRequests {
 			http.Error(w, "testapp: fails as told", http.StatusInternalServerError)

@@ -14,6 +14,7 @@
 //	GET /exit?code=N       the worker exits at once; there is no answer
 //	POST /late             the body and its trailer, read late; see handler.go
 //	GET /hostile?do=NAME   the worker turns on its master; see hostile.go
+//	GET /session           a session begins on the connection; see session.go
 //
 // Its arguments are further options; see arguments.go.
 package main
@@ -38,16 +39,19 @@ func main() {
 	fail := failure(cfg)
 	failAtStart(fail)
 	quirkAtStart(cfg)
+	talks := &sessions{version: cfg.Version}
+	opts := append(options(cfg), talks.options(cfg)...)
 	if cfg.Serve {
-		err = framework.Serve(quirkyService(cfg, echoService(cfg, fail)), options(cfg)...)
+		err = framework.Serve(quirkyService(cfg, echoService(cfg, fail, talks)), opts...)
 	} else {
 		err = framework.RunFunc(func(ctx context.Context) (http.Handler, error) {
 			if err := failInBuild(ctx, fail); err != nil {
 				return nil, err
 			}
 			takeTime(ctx, cfg.BuildTakes)
-			return handler(cfg), nil
-		}, options(cfg)...)
+			talks.ctx = ctx
+			return handler(cfg, talks), nil
+		}, opts...)
 	}
 	if err != nil {
 		log.Print(err)

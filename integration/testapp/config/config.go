@@ -30,6 +30,13 @@ type Config struct {
 	// Serve takes framework.Serve with an echo by the line in place of RunFunc.
 	Serve bool `json:"serve,omitempty"`
 
+	// Sessions makes them numbered conversations, which are handed off when the
+	// worker drains. HTTP services have them at /session in any case.
+	Sessions bool `json:"sessions,omitempty"`
+
+	// Adopt is framework.OnAdopt for every listener: sessions go on.
+	Adopt bool `json:"adopt,omitempty"`
+
 	// Fail is one of the Fail constants, "" for none.
 	Fail string `json:"fail,omitempty"`
 
