@@ -59,7 +59,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	go func() { returned <- serve(l.serve, ls) }()
 	var before balance
 	begin := func(o workers.DrainOrder) {
-		before = balance{w.Open(), w.Taken()}
+		before = balance{w.Open(), w.Taken(), w.Moved()}
 		l.drain(o)
 	}
 
@@ -122,12 +122,14 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 }
 
 // balance is what a worker has and has had.
-type balance struct{ open, taken int }
+type balance struct{ open, taken, moved int }
 
 // drainWorker waits until the application is finished with its connections, or
 // the deadline.
 func drainWorker(w *workers.Worker, l *life, before balance, returned <-chan error, term <-chan os.Signal) workers.Drained {
-	drained := func() workers.Drained { return l.tally.drained(before.open+w.Taken()-before.taken, l.wereCut()) }
+	drained := func() workers.Drained {
+		return l.tally.drained(before.open+w.Taken()-before.taken, w.Moved()-before.moved, l.wereCut())
+	}
 	stopped := false
 	for {
 		if stopped && w.Open() == 0 {
