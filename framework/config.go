@@ -74,6 +74,8 @@ type options struct {
 
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
+	tlsAsked   []*tlsSource            // in the order of the options
+	tls        map[string]*tlsSource   // by listener name
 	logger     *slog.Logger            // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
@@ -103,6 +105,7 @@ func defaultOptions(env environment) *options {
 			MaxDraining:  8,
 		}},
 		handlers:  map[string]http.Handler{},
+		tls:       map[string]*tlsSource{},
 		logger:    slog.Default(),
 		env:       env.clone(),
 		inherited: env.clone(),
@@ -140,6 +143,7 @@ func resolve(opts []Option, env environment) (*options, error) {
 	o.checkTimes()
 	o.checkListeners()
 	o.checkHandlers()
+	o.checkTLS()
 	if text, ok := o.env.lookup("GOMEMLIMIT"); ok {
 		// The runtime of a worker would die of it with a crash trace.
 		if _, ok := parseMemory(text); !ok {
@@ -205,11 +209,16 @@ func (o *options) checkListeners() {
 	}
 }
 
-func (o *options) checkHandlers() {
-	var known []string
+// listenerNames are in the order of the Listen options.
+func (o *options) listenerNames() (names []string) {
 	for _, s := range o.Listeners {
-		known = append(known, s.Name)
+		names = append(names, s.Name)
 	}
+	return names
+}
+
+func (o *options) checkHandlers() {
+	known := o.listenerNames()
 	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
 		if !slices.Contains(known, name) {
 			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)

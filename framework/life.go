@@ -31,6 +31,8 @@ type life struct {
 	// it stays here. nil where there is no other.
 	give func(net.Listener, net.Conn, workers.Moved) bool
 
+	tickets ticketKeys // of this process' listeners with TLS
+
 	open      func() int // connections, now
 	graceOnce sync.Once
 	cutOnce   sync.Once
