@@ -1,6 +1,7 @@
 package framework
 
 import (
+	"bytes"
 	"crypto/tls"
 	"sync"
 
@@ -49,17 +50,27 @@ func (c ticketConfig) set(keys tickets.Keys) {
 }
 
 // ownTickets says whether c makes no tickets, or has keys that the application
-// has set. There is no asking for these; but two copies of a config without
-// keys make different ones, and cannot open each other's tickets.
+// has set. There is no asking for these; but copies of a config without keys
+// each make their own, and so seal the same differently.
 func ownTickets(c *tls.Config) bool {
 	if c.SessionTicketsDisabled || c.WrapSession != nil || c.UnwrapSession != nil {
 		return true
 	}
-	var none tls.ConnectionState
-	ticket, err := c.Clone().EncryptTicket(none, &tls.SessionState{})
-	if err != nil {
-		return false
+	seal := func() []byte {
+		k := c.Clone()
+		k.Rand = nil
+		_, _ = k.EncryptTicket(tls.ConnectionState{}, &tls.SessionState{}) // makes the key
+		k.Rand = zeros{}
+		ticket, _ := k.EncryptTicket(tls.ConnectionState{}, &tls.SessionState{})
+		return ticket
 	}
-	state, err := c.Clone().DecryptTicket(ticket, none)
-	return err == nil && state != nil
+	return bytes.Equal(seal(), seal())
+}
+
+// zeros takes the chance out of a ticket.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }

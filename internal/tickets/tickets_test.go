@@ -166,19 +166,3 @@ func TestListenersHaveKeysOfTheirOwn(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParseKeys(f *testing.F) {
-	f.Add(New().Keys().Bytes())
-	f.Add([]byte("short"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		k, err := ParseKeys(b)
-		if err != nil {
-			return
-		}
-		if !bytes.Equal(k.Bytes(), b) {
-			t.Error("it does not come back")
-		}
-		k.For("main")
-		_, _ = FromRecord(Record{Keys: b})
-	})
-}
