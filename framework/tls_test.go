@@ -315,8 +315,8 @@ func TestUselessTLSConfigEndsTheStart(t *testing.T) {
 	}
 }
 
-// request asks for path over TLS and returns the answer.
-func request(t *testing.T, c *tls.Conn, path string) (*http.Response, string) {
+// askTLS asks for path over TLS and returns the answer.
+func askTLS(t *testing.T, c *tls.Conn, path string) (*http.Response, string) {
 	t.Helper()
 	if _, err := io.WriteString(c, strings.Replace(get, "/", path, 1)); err != nil {
 		t.Fatal(err)
@@ -343,13 +343,13 @@ func TestRequestsOverTLSFinishInTheDrain(t *testing.T) {
 	a := launchApp(t, TLS(certFile, keyFile), IdleGrace(time.Hour))
 	held := dialTLS(t, a.address, &tls.Config{RootCAs: cert.Pool()})
 	idle := dialTLS(t, a.address, &tls.Config{RootCAs: cert.Pool()})
-	if _, body := request(t, idle, "/"); body != "hello" {
+	if _, body := askTLS(t, idle, "/"); body != "hello" {
 		t.Errorf("body %q", body)
 	}
 	io.WriteString(held, strings.Replace(get, "/", "/hold", 1))
 	await(t, a.entered, "the request")
 	a.drain()
-	if resp, body := request(t, idle, "/"); body != "hello" || !resp.Close {
+	if resp, body := askTLS(t, idle, "/"); body != "hello" || !resp.Close {
 		t.Errorf("body %q, close %v", body, resp.Close)
 	}
 	a.running()
@@ -366,7 +366,7 @@ func TestIdleTLSConnectionEndsAfterTheGrace(t *testing.T) {
 	certFile, keyFile := cert.Write(t.TempDir())
 	a := launchApp(t, TLS(certFile, keyFile), IdleGrace(100*time.Millisecond))
 	idle := dialTLS(t, a.address, &tls.Config{RootCAs: cert.Pool()})
-	request(t, idle, "/")
+	askTLS(t, idle, "/")
 	a.stop()
 	if n, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) { // a close_notify, no reset
 		t.Errorf("%d bytes, %v", n, err)
