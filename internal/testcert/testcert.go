@@ -22,8 +22,8 @@ type Cert struct {
 	cert, key []byte // PEM
 }
 
-// New makes one with this serial number.
-func New(t testing.TB, serial int64) Cert {
+// New makes one with this serial number. It may be for other names instead.
+func New(t testing.TB, serial int64, names ...string) Cert {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -34,6 +34,9 @@ func New(t testing.TB, serial int64) Cert {
 		NotBefore:    time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if len(names) > 0 {
+		template.DNSNames, template.IPAddresses = names, nil
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
