@@ -24,6 +24,10 @@ func (b backend) Upgrade(context.Context) control.Verdict {
 	return b.m.arbiter.do(wantUpgrade, control.ScaleRequest{})
 }
 
+func (b backend) Rollback(context.Context) control.Verdict {
+	return b.m.arbiter.do(wantRollback, control.ScaleRequest{})
+}
+
 func (b backend) Scale(_ context.Context, r control.ScaleRequest) control.Verdict {
 	return b.m.arbiter.do(wantScale, r)
 }
@@ -68,7 +72,7 @@ func (b backend) Status() control.Status {
 	if err != nil {
 		return s // it is ending
 	}
-	s.Accepting, s.Pending = p.Accepting, p.Pending
+	s.Accepting, s.Pending, s.Drained = p.Accepting, p.Pending, drainedStatus(p.Drained)
 	for _, l := range p.Listeners {
 		s.Listeners = append(s.Listeners, control.Listener{Name: l.Name, Network: l.Network, Address: l.Address, Accepted: l.Accepted})
 	}
@@ -82,7 +86,7 @@ func generationStatus(g workers.GenerationStatus) control.Generation {
 	out := control.Generation{
 		Number: g.Number, State: g.State.String(), Started: g.Started, Age: time.Since(g.Started).Seconds(),
 		Workers: g.Wanted, Binary: binaryStatus(g.Path, g.Size, g.MTime, g.Build),
-		Ledger: control.Ledger(g.Ledger),
+		Ledger: control.Ledger(g.Ledger), Drained: drainedStatus(g.Drained),
 	}
 	for _, w := range g.Workers {
 		state := w.State.String()
@@ -95,6 +99,10 @@ func generationStatus(g workers.GenerationStatus) control.Generation {
 		})
 	}
 	return out
+}
+
+func drainedStatus(d workers.Drained) control.Drained {
+	return control.Drained{Moved: d.Moved, SoftDrained: d.SoftDrained, Finished: d.Finished, Cut: d.Cut}
 }
 
 func binaryStatus(path string, size int64, mtime time.Time, b workers.Build) control.Binary {

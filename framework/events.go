@@ -19,20 +19,20 @@ func (l logger) event(e workers.Event) {
 			"revision", short(e.Revision), "took", round(e.Took), "previous", e.Previous)
 	case workers.GenerationDrained:
 		level := l.Info
-		if e.Cut > 0 {
+		d := e.Drained
+		if d.Cut.Total() > 0 {
 			level = l.Warn
 		}
-		args := []any{"finished", e.Finished, "cut", e.Cut, "took", round(e.Took)}
-		if e.Moved > 0 {
-			args = append(args, "moved", e.Moved)
-		}
-		level(fmt.Sprintf("generation %d drained", e.Generation), args...)
+		level(fmt.Sprintf("generation %d drained", e.Generation), "moved", d.Moved.Total(),
+			"soft_drained", d.SoftDrained.Total(), "finished", d.Finished.Total(), "cut", d.Cut.Total(), "took", round(e.Took))
 	case workers.GenerationRefused:
 		args := []any{"reason", e.Reason}
 		if e.Stderr != "" {
 			args = append(args, "stderr", e.Stderr)
 		}
 		l.Error(fmt.Sprintf("generation %d refused", e.Generation), args...)
+	case workers.GenerationFailing:
+		l.Error(fmt.Sprintf("generation %d fails", e.Generation), "crashes", e.Crashes, "after", round(e.After), "reason", e.Reason)
 	case workers.WorkerForked:
 		l.Debug("worker forked", "worker", e.Worker.String(), "pid", e.PID, "restart", e.Restart)
 	case workers.WorkerUnstarted:

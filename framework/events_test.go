@@ -23,12 +23,12 @@ func TestLogLines(t *testing.T) {
 			`level=INFO msg="generation 1 serving" workers=1 revision=unknown took=1m1s previous=0`,
 		},
 		{
-			workers.GenerationDrained{Generation: 6, Finished: 40, Took: 1104 * time.Millisecond},
-			`level=INFO msg="generation 6 drained" finished=40 cut=0 took=1.1s`,
+			workers.GenerationDrained{Generation: 6, Drained: workers.Drained{Finished: workers.Tally{"http1": 38, "other": 2}, Moved: workers.Tally{"idle": 7}}, Took: 1104 * time.Millisecond},
+			`level=INFO msg="generation 6 drained" moved=7 soft_drained=0 finished=40 cut=0 took=1.1s`,
 		},
 		{
-			workers.GenerationDrained{Generation: 6, Finished: 39, Cut: 1, Took: 30 * time.Second},
-			`level=WARN msg="generation 6 drained" finished=39 cut=1 took=30s`,
+			workers.GenerationDrained{Generation: 6, Drained: workers.Drained{SoftDrained: workers.Tally{"http2": 39}, Cut: workers.Tally{workers.CutDeadline: 1}}, Took: 30 * time.Second},
+			`level=WARN msg="generation 6 drained" moved=0 soft_drained=39 finished=0 cut=1 took=30s`,
 		},
 		{
 			workers.GenerationRefused{Generation: 7, Reason: "worker 7.1: exit status 1", Stderr: "no database"},
@@ -37,6 +37,10 @@ func TestLogLines(t *testing.T) {
 		{
 			workers.GenerationRefused{Generation: 7, Reason: "late"},
 			`level=ERROR msg="generation 7 refused" reason=late`,
+		},
+		{
+			workers.GenerationFailing{Generation: 7, Crashes: 3, After: 4100 * time.Millisecond, Reason: "exit status 2"},
+			`level=ERROR msg="generation 7 fails" crashes=3 after=4.1s reason="exit status 2"`,
 		},
 		{
 			workers.WorkerForked{Worker: w, PID: 12, Restart: true},

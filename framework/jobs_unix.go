@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/baton-go/baton/internal/control"
 	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
 )
@@ -41,11 +43,45 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 	if scaled := m.scaled.Load(); scaled > 0 {
 		n = int(scaled)
 	}
+	if m.pinnedEnv != nil {
+		return o, m.pinnedEnv, nil
+	}
 	return o, m.workerEnv(m.env, n), nil
 }
 
+// rollback starts the release that served before, from what is pinned of it.
+func (m *master) rollback(ctx context.Context, from int) control.Verdict {
+	began := time.Now()
+	s, err := m.pool.Previous(from)
+	if err != nil {
+		return m.report(control.ActionRollback, began, control.Verdict{Reason: err.Error()})
+	}
+	s.Number = m.next
+	m.next++
+	m.pinnedEnv = s.Env
+	err = m.pool.Prepare(ctx, s)
+	if err == nil {
+		err = m.commit(s.Number)
+	}
+	m.pinnedEnv = nil
+	if err != nil {
+		return m.report(control.ActionRollback, began, m.refused(s.Number, err))
+	}
+	m.o.logger.Warn("rolled back, the next reload takes the binary on disk again", "generation", s.Number, "binary", s.Binary.Path)
+	return m.report(control.ActionRollback, began, control.Verdict{OK: true, Generation: s.Number})
+}
+
+// failing takes back a young generation whose workers keep dying.
+func (m *master) failing(generation int) {
+	go m.arbiter.ask(request{want: wantRollback, from: generation, answer: func(v control.Verdict) {
+		if !v.OK {
+			m.o.logger.Error("not rolled back", "generation", generation, "reason", v.Reason)
+		}
+	}})
+}
+
 func (m *master) workerEnv(env environment, n int) []string {
-	return shareEnv(env, n, m.cpus).list()
+	return shareEnv(m.o.asUser(env), n, m.cpus).list()
 }
 
 // spec pins the binary on disk and reads the environment for a new generation.
@@ -212,7 +248,7 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	argv0 := os.Args[0]
 	os.Args[0] = s.Binary.Path
 	successor, err := m.up.Upgrade(ctx, upgrade.Handover{
-		Offer: m.makeOffer(), Freeze: m.freeze, Thaw: m.pool.Thaw,
+		Offer: m.makeOffer(), Freeze: m.freeze, Thaw: m.pool.Thaw, Hurry: m.hurried,
 	})
 	os.Args[0] = argv0
 	if err != nil {
@@ -287,18 +323,22 @@ func (m *master) scale(r control.ScaleRequest) control.Verdict {
 
 const maxWorkers = 1024
 
-// stop begins the end, or hastens it.
-func (m *master) stop(now bool) control.Verdict {
+// hasten makes a stop wait for nothing more, also one that is to come.
+func (m *master) hasten() { m.hurry.Do(func() { close(m.hurried) }) }
+
+// stop begins the end, or hastens it. Its time counts from when it was asked
+// for, though something may have had to be given up first.
+func (m *master) stop(now bool, asked time.Time) control.Verdict {
 	v := control.Verdict{OK: true, Action: control.ActionStop}
 	t, ok := m.stopTimes.Load().(stopTimes)
 	if !ok { // nothing has served yet
 		t = stopTimes{m.o.StopTimeout, m.o.StopDelay}
 	}
 	if now {
-		m.hurry.Do(func() { close(m.hurried) })
+		m.hasten()
 	}
 	m.stopping.Do(func() {
-		deadline := time.Now().Add(t.timeout)
+		deadline := asked.Add(t.timeout)
 		go m.shutDown(t.delay, deadline)
 	})
 	return v
@@ -308,8 +348,13 @@ func (m *master) stop(now bool) control.Verdict {
 // take to place what the kernel has queued. The rest is for the drain.
 const sweepShare = 4
 
-// handshakeTime is for handshakes that had begun when the listeners were shunned.
-const handshakeTime = 10 * time.Millisecond
+// Handshakes that had begun when the listeners were shunned are waited for: as
+// long as there are any, but no longer than a client that does not answer is
+// worth, for instance one that never meant to.
+const (
+	handshakeTime = 500 * time.Millisecond
+	handshakePoll = 10 * time.Millisecond
+)
 
 // shutDown is the course of a stop: go on for a while, take what the kernel
 // has queued, close the listeners, drain.
@@ -334,7 +379,7 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 		_ = l.Shun() // else what comes between sweep and close is reset
 	}
 	m.pool.Sweep(sweeping)
-	time.Sleep(handshakeTime)
+	m.awaitHandshakes(sweeping)
 	m.pool.Sweep(sweeping)
 	done()
 	for _, l := range m.listeners {
@@ -345,6 +390,22 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	case <-m.hurried:
 		m.pool.Stop(0, "the service stops now")
 	case <-m.pool.Ended():
+	}
+}
+
+// awaitHandshakes waits while clients are in the middle of connecting.
+func (m *master) awaitHandshakes(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	for {
+		select {
+		case <-time.After(handshakePoll): // also for what had just come out of the kernel
+		case <-ctx.Done():
+			return
+		}
+		if !slices.ContainsFunc(m.listeners, (*listener.Listener).Handshaking) {
+			return
+		}
 	}
 }
 

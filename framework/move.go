@@ -52,6 +52,11 @@ func (s *httpServer) move(c *movable.Conn) {
 	}
 	moved := workers.Moved{Unread: m.Unread, Idle: m.Idle, New: m.New, Posted: m.Posted}
 	if s.l.give(s.ln, m.Conn, moved) {
+		reason := "idle"
+		if m.New {
+			reason = "new"
+		}
+		s.l.tally.moved(reason)
 		return
 	}
 	s.l.stay()

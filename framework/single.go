@@ -67,6 +67,7 @@ func runSingle(o *options, serve serveFunc) error {
 	}
 	started := time.Now()
 	ready, allAccepting := l.ready, accepting.all
+	checked := make(chan error, 1)
 	unready := time.NewTimer(o.ReadyTimeout)
 	defer unready.Stop()
 	for draining := false; !draining; {
@@ -76,7 +77,13 @@ func runSingle(o *options, serve serveFunc) error {
 			Ready(l.base)
 		case <-ready:
 			ready = nil
+			go func() { checked <- o.passes(l.base, l.built) }()
+		case err := <-checked:
 			unready.Stop()
+			if err != nil {
+				_ = l.end(o.KillTimeout)
+				return fmt.Errorf("%w: %w", ErrNotReady, err)
+			}
 			o.logger.Info("serving", "role", RoleSingle.String(), "took", time.Since(started).Round(time.Millisecond).String())
 		case <-unready.C:
 			_ = l.end(o.KillTimeout)
@@ -106,7 +113,7 @@ func runSingle(o *options, serve serveFunc) error {
 func drainSingle(
 	o *options, l *life, ls Listeners, open *openConns, timeout time.Duration, returned <-chan error, term <-chan os.Signal,
 ) error {
-	began := time.Now()
+	began, total := time.Now(), open.count()
 	if timeout > 0 && sweepSingle(ls, min(sweepTime, timeout), term) {
 		timeout = 0
 	}
@@ -134,7 +141,8 @@ func drainSingle(
 	if cut > 0 {
 		log = o.logger.Warn
 	}
-	log("drained", "cut", cut, "took", time.Since(began).Round(time.Millisecond).String())
+	d := l.tally.drained(max(total, cut), cut)
+	log("drained", "cut", cut, "soft_drained", d.SoftDrained.Total(), "finished", d.Finished.Total(), "took", time.Since(began).Round(time.Millisecond).String())
 	if err := l.end(o.KillTimeout); err != nil {
 		return fmt.Errorf("baton: %w", err)
 	}

@@ -51,6 +51,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 		wl, ok := ln.(*workers.Listener)
 		return ok && w.Return(wl, c, m)
 	}
+	checked := make(chan error, 1)
 	returned := make(chan error, 1)
 	go func() { returned <- serve(l.serve, ls) }()
 
@@ -63,7 +64,16 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 			continue
 		case <-sayReady:
 			sayReady = nil
-			if err := w.Ready(); err != nil {
+			go func() { checked <- o.passes(l.base, l.built) }()
+			continue
+		case err := <-checked:
+			if err == nil {
+				err = w.Ready()
+			} else {
+				w.Failed(err.Error())
+				_ = l.end(o.KillTimeout)
+			}
+			if err != nil {
 				return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
 			}
 			continue
@@ -105,15 +115,13 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 
 // drainWorker waits until the application is finished with its connections, or
 // the deadline.
-func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.DrainReport {
+func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.Drained {
 	open, taken := w.Open(), w.Taken()
-	finished := func(cut int) workers.DrainReport {
-		return workers.DrainReport{Finished: max(open+w.Taken()-taken-cut-w.Moved(), 0), Cut: cut, Moved: w.Moved()}
-	}
+	drained := func() workers.Drained { return l.tally.drained(open+w.Taken()-taken, l.wereCut()) }
 	stopped := false
 	for {
 		if stopped && w.Open() == 0 {
-			return finished(l.wereCut())
+			return drained()
 		}
 		select {
 		case <-returned:
@@ -127,7 +135,7 @@ func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan 
 		case <-term:
 			l.drain(workers.DrainOrder{})
 		case <-l.cut:
-			return finished(l.wereCut())
+			return drained()
 		}
 	}
 }
@@ -153,6 +161,6 @@ func (s generationSettings) workerOptions(cpus int) workers.Options {
 	}
 	return workers.Options{
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
-		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
+		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, BakeTime: s.BakeTime, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
 	}
 }

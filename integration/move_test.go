@@ -90,6 +90,54 @@ func TestConnectionOutlivesAHundredGenerations(t *testing.T) {
 	requireConnectionsUnnoticed(t, finish())
 }
 
+// The account of a drain: in the status, in the log, and through an upgrade.
+func TestDrainIsAccountedFor(t *testing.T) {
+	s := newService(t, appConfig{Workers: 1})
+	idle, slow := dialKept(t, s.addr), dialKept(t, s.addr)
+	if err := slow.send("/slow?d=" + tier("300ms", "2s")); err != nil {
+		t.Fatal(err)
+	}
+	s.reload()
+	if a, err := slow.answer(waitTime); err != nil || a.status != 200 {
+		t.Fatalf("the request under way: %+v, %v", a, err)
+	}
+	st := s.waitStatus("only the new generation", oneGeneration)
+	if d := st.Drained; d.Moved["idle"] != 2 || len(d.Cut) != 0 {
+		t.Errorf("after a reload: %+v", d)
+	}
+	s.upgrade()
+	st = s.waitStatus("only the new generation", oneGeneration)
+	if d := st.Drained; d.Moved["idle"] != 4 {
+		t.Errorf("after an upgrade: %+v", d)
+	}
+	s.waitLog("drained moved=2 soft_drained=0 finished=0 cut=0")
+	for _, f := range []*inFlight{idle, slow} {
+		if err := f.send("/"); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := f.answer(waitTime); err != nil || a.status != 200 {
+			t.Errorf("after both: %+v, %v", a, err)
+		}
+	}
+}
+
+// dialKept is a connection on which a request has been answered.
+func dialKept(t *testing.T, addr string) *inFlight {
+	t.Helper()
+	f, err := dialService(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.c.Close() })
+	if err := f.send("/"); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := f.answer(waitTime); err != nil || a.status != 200 {
+		t.Fatalf("first request: %+v, %v", a, err)
+	}
+	return f
+}
+
 func oneGeneration(st control.Status) bool {
 	return st.State == control.StateServing && len(st.Generations) == 1
 }

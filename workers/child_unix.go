@@ -29,7 +29,7 @@ type child struct {
 	welcomed    bool   // it knows what is shared
 	expected    bool   // the master wants it to end
 	reason      string // why it ends or failed, if known
-	report      *DrainReport
+	report      *Drained
 	timer       *time.Timer // ready, drain or kill deadline
 	drainBy     time.Time   // when a draining worker is cut
 
@@ -109,12 +109,13 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 	case msgLeave:
 		p.once(c, f.Type, func() { p.leaving(c, "asked to by a signal") })
 	case msgDrained:
-		r, err := decode[DrainReport](f.Payload)
+		r, err := decode[Drained](f.Payload)
 		if err != nil {
 			return err
 		}
 		p.once(c, f.Type, func() {
-			c.report = &DrainReport{Finished: counted(r.Finished), Cut: counted(r.Cut), Moved: counted(r.Moved)}
+			believed := r.believed()
+			c.report = &believed
 		})
 	default:
 		return errProtocol

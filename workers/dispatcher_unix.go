@@ -450,11 +450,16 @@ func (d *dispatcher) hold(on bool) {
 	d.wake()
 }
 
-// settled waits until nothing is queued, or ctx ends.
+// settled waits until nothing is queued and workers have acknowledged all that
+// they were sent, or ctx ends. Once they drain, what one of them refuses, or
+// leaves behind when it dies, has nobody to go to.
 func (d *dispatcher) settled(ctx context.Context) {
 	for {
 		d.mu.Lock()
 		left, room := len(d.queue), d.room
+		for _, w := range d.targets {
+			left += len(w.unacked)
+		}
 		d.waiting = true
 		d.mu.Unlock()
 		if left == 0 {

@@ -109,12 +109,19 @@ type GenerationRefused struct {
 	Stderr     string
 }
 
+// GenerationFailing: the workers of a generation that serves since less than
+// BakeTime die too often. If its master can, it goes back to the release before.
+type GenerationFailing struct {
+	Generation int
+	Crashes    int
+	After      time.Duration // since it served
+	Reason     string        // the last worker's end
+}
+
 // GenerationDrained: the last worker of an old generation is gone.
 type GenerationDrained struct {
 	Generation int
-	Finished   int // connections that ended by themselves during the drain
-	Cut        int // connections cut at the deadline or by a worker's death
-	Moved      int // idle connections that went on to the serving generation
+	Drained    Drained // what became of its connections
 	Took       time.Duration
 }
 
@@ -142,5 +149,6 @@ func (WorkerExited) event()      {}
 func (GenerationServing) event() {}
 func (GenerationRefused) event() {}
 func (GenerationDrained) event() {}
+func (GenerationFailing) event() {}
 func (AcceptPaused) event()      {}
 func (AcceptResumed) event()     {}

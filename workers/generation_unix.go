@@ -25,9 +25,12 @@ type generation struct {
 	born, served, drained time.Time
 	introduced            bool // its first worker has told its options
 	probe                 bool // it is only to do that
+	rollback              bool // its release served before
+	crashes               int  // while it was young
+	failing               bool // too many
 	done                  func(error)
 	timer                 *time.Timer
-	finished, cut, moved  int
+	outcome               Drained // of those of its workers that have drained
 }
 
 // slot is a place for a worker, with the history of those that were in it.
@@ -271,7 +274,7 @@ func (p *Pool) settle(g *generation) {
 		return
 	}
 	if g.state == GenerationIsDraining {
-		p.emit(GenerationDrained{Generation: g.number, Finished: g.finished, Cut: g.cut, Moved: g.moved, Took: time.Since(g.drained)})
+		p.emit(GenerationDrained{Generation: g.number, Drained: g.outcome, Took: time.Since(g.drained)})
 	}
 	if g.state != GenerationIsGone {
 		move(&g.state, GenerationIsGone, generationMoves)

@@ -23,25 +23,24 @@ type handover struct {
 	NextID      uint64             `json:"next_id"`
 	Override    int                `json:"override"`
 	Accepted    map[string]uint64  `json:"accepted"` // by listener key
+	Drained     Drained            `json:"drained"`
 	Queue       []heldRecord       `json:"queue"`
 	Generations []generationRecord `json:"generations"`
 }
 
 type generationRecord struct {
-	Moved    int             `json:"moved"`
-	Number   int             `json:"number"`
-	State    GenerationState `json:"state"`
-	Binary   Binary          `json:"binary"`
-	Env      []string        `json:"env"`
-	Options  Options         `json:"options"`
-	Wanted   int             `json:"wanted"`
-	Ledger   LedgerStatus    `json:"ledger"`
-	Born     time.Time       `json:"born"`
-	Served   time.Time       `json:"served"`
-	Drained  time.Time       `json:"drained"`
-	Finished int             `json:"finished"`
-	Cut      int             `json:"cut"`
-	Workers  []childRecord   `json:"workers"`
+	Number  int             `json:"number"`
+	State   GenerationState `json:"state"`
+	Binary  Binary          `json:"binary"`
+	Env     []string        `json:"env"`
+	Options Options         `json:"options"`
+	Wanted  int             `json:"wanted"`
+	Ledger  LedgerStatus    `json:"ledger"`
+	Born    time.Time       `json:"born"`
+	Served  time.Time       `json:"served"`
+	Drained time.Time       `json:"drained"`
+	Outcome Drained         `json:"outcome"`
+	Workers []childRecord   `json:"workers"`
 }
 
 type childRecord struct {
@@ -56,7 +55,7 @@ type childRecord struct {
 	Expected   bool         `json:"expected"`
 	Restarts   int          `json:"restarts"`
 	Reason     string       `json:"reason"`
-	Report     *DrainReport `json:"report,omitempty"`
+	Report     *Drained     `json:"report,omitempty"`
 	Dispatched uint64       `json:"dispatched"`
 	Unacked    []heldRecord `json:"unacked"`
 }
@@ -175,7 +174,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		}
 		return out
 	}
-	h := handover{Version: handoverVersion, NextID: p.d.nextID, Override: p.override, Accepted: map[string]uint64{}}
+	h := handover{Version: handoverVersion, NextID: p.d.nextID, Override: p.override, Accepted: map[string]uint64{}, Drained: p.drained}
 	for i, a := range p.acceptors {
 		h.Accepted[a.key] = p.d.accepted[i]
 	}
@@ -191,7 +190,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		gs := generationRecord{
 			Number: g.number, State: g.state, Binary: *g.binary, Env: g.env, Options: g.options, Wanted: g.wanted,
 			Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
-			Finished: g.finished, Cut: g.cut, Moved: g.moved,
+			Outcome: g.outcome,
 		}
 		dup(g.binary.file)
 		for _, c := range g.children {
@@ -355,7 +354,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 		g := &generation{
 			number: gs.Number, state: gs.State, binary: adoptBinary(gs.Binary, next()), ledger: ledgers[gs.Number],
 			options: gs.Options, wanted: gs.Wanted, env: gs.Env, slots: map[int]*slot{}, introduced: true,
-			born: gs.Born, served: gs.Served, drained: gs.Drained, finished: gs.Finished, cut: gs.Cut, moved: gs.Moved,
+			born: gs.Born, served: gs.Served, drained: gs.Drained, outcome: gs.Outcome,
 		}
 		for _, ws := range gs.Workers {
 			conn, cerr := ipc.NewConn(next())
@@ -390,6 +389,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 	in.Close()
 	p.generations = slices.Concat(adopted, p.generations)
 	p.override = in.state.Override
+	p.drained = p.drained.With(in.state.Drained)
 	p.d.mu.Lock()
 	p.d.nextID = max(p.d.nextID, in.state.NextID)
 	for key, n := range in.state.Accepted {

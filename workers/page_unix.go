@@ -18,9 +18,8 @@ import (
 const pageSize = 64
 
 const (
-	pageOpen   = 0 // connections open now
-	pageTotal  = 8 // connections taken since the start
-	maxCounted = 1<<31 - 1
+	pageOpen  = 0 // connections open now
+	pageTotal = 8 // connections taken since the start
 )
 
 // counters is the worker's side: the page mapped and written by atomics.
@@ -63,6 +62,3 @@ func readCounters(f *os.File) (open, total int64) {
 	total = int64(binary.NativeEndian.Uint64(b[pageTotal:]))
 	return counted(open), counted(total)
 }
-
-// counted makes a number of a worker's one that can be.
-func counted[N int | int64](n N) N { return min(max(n, 0), maxCounted) }

@@ -157,7 +157,7 @@ func TestPoolServesReloadsAndRespawns(t *testing.T) {
 	p.echo()
 	again(t, old) // served on by the draining generation
 	old.Close()
-	if e := next[GenerationDrained](p); e.Generation != 1 || e.Cut != 0 {
+	if e := next[GenerationDrained](p); e.Generation != 1 || e.Drained.Cut.Total() != 0 {
 		t.Errorf("%+v", e)
 	}
 	s, err := p.Status()

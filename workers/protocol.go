@@ -35,7 +35,7 @@ const (
 	msgNack                      // ids of connections it has no room for
 	msgPong                      // alive
 	msgLeave                     // asked to end by someone else; drain it
-	msgDrained                   // JSON DrainReport; it exits next
+	msgDrained                   // JSON Drained; it exits next
 	msgReturn                    // a connection for another worker, see appendMoved
 )
 
@@ -76,13 +76,6 @@ type DrainOrder struct {
 	Grace   time.Duration `json:"grace"`   // how long idle connections are kept for a last request
 	Move    bool          `json:"move"`    // idle connections can be given back
 	Reason  string        `json:"reason"`
-}
-
-// DrainReport is what became of the connections of a draining worker.
-type DrainReport struct {
-	Finished int `json:"finished"`
-	Cut      int `json:"cut"`
-	Moved    int `json:"moved"` // given back, to other workers
 }
 
 var errProtocol = errors.New("protocol error")

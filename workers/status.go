@@ -9,6 +9,7 @@ type Status struct {
 	Accepting   bool
 	Listeners   []ListenerStatus
 	Generations []GenerationStatus
+	Drained     Drained // by all workers that drained since the first master
 }
 
 // ListenerStatus is a snapshot of a listener.
@@ -29,6 +30,7 @@ type GenerationStatus struct {
 	Build   Build
 	Options Options
 	Ledger  LedgerStatus
+	Drained Drained // by those of its workers that are gone
 	Workers []WorkerStatus
 }
 

@@ -10,6 +10,7 @@ func (p *Pool) Status() (s Status, err error) {
 		p.d.mu.Lock()
 		defer p.d.mu.Unlock()
 		s.Pending = len(p.d.queue)
+		s.Drained = p.drained.With(Drained{})
 		s.Accepting = !p.stopping && !p.frozen && p.d.roomLocked() > 0
 		for i, l := range p.listeners {
 			s.Listeners = append(s.Listeners, ListenerStatus{ListenerInfo: l, Accepted: p.d.accepted[i]})
@@ -24,7 +25,7 @@ func (p *Pool) Status() (s Status, err error) {
 			gs := GenerationStatus{
 				Number: g.number, State: g.state, Wanted: g.wanted, Started: g.born,
 				Path: g.binary.Path, Size: g.binary.Size, MTime: g.binary.MTime, Build: g.binary.Build,
-				Options: g.options, Ledger: g.ledger.status(p.d.pending(g.ledger, g.windows())),
+				Options: g.options, Ledger: g.ledger.status(p.d.pending(g.ledger, g.windows())), Drained: g.outcome.With(Drained{}),
 			}
 			for _, c := range g.children {
 				open, _ := readCounters(c.page)

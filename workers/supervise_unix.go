@@ -211,15 +211,10 @@ func (p *Pool) exited(c *child, status string) {
 	}
 	open, _ := readCounters(c.page)
 	cut := int(open)
-	if c.report != nil {
-		g.finished += c.report.Finished
-		g.moved += c.report.Moved
-		cut = max(cut, c.report.Cut)
+	if was == WorkerIsDraining || c.report != nil || g.state == GenerationIsDraining {
+		cut = p.account(c, cut)
 	}
 	requeued := p.d.abandon(c.window, cut)
-	if g.state == GenerationIsDraining {
-		g.cut += cut
-	}
 	output := readTrace(c.crash)
 	if output == "" {
 		output = c.out.String()
@@ -252,6 +247,7 @@ func (p *Pool) exited(c *child, status string) {
 			served = time.Since(c.ready)
 		}
 		respawn = p.respawn(g, c.id.Slot, served)
+		p.crashed(g, s.lastExit)
 	case g.state == GenerationIsServing && !p.stopping && c.id.Slot <= g.wanted && !g.occupied(c.id.Slot):
 		p.spawn(g, c.id.Slot, nil) // left on request, and nobody took its place yet
 	}
@@ -260,6 +256,21 @@ func (p *Pool) exited(c *child, status string) {
 		Requeued: requeued, Output: output, Respawn: respawn,
 	})
 	p.settle(g)
+}
+
+// account adds what became of the connections of a worker that drained, of
+// which open were left at its end. It returns how many were cut.
+func (p *Pool) account(c *child, open int) int {
+	var d Drained
+	if c.report != nil {
+		d = *c.report
+	}
+	if died := open - d.Cut.Total(); died > 0 { // it did not get as far as to say so
+		d = d.With(Drained{Cut: Tally{CutDied: died}})
+	}
+	c.gen.outcome = c.gen.outcome.With(d)
+	p.drained = p.drained.With(d)
+	return d.Cut.Total()
 }
 
 // stallAfter is how long a worker may owe an answer and stay in the rotation.

@@ -115,7 +115,7 @@ func work() error {
 		return err
 	}
 	<-w.Drain()
-	w.Drained(DrainReport{Finished: 1})
+	w.Drained(Drained{Finished: Tally{"other": 1}})
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -198,6 +198,6 @@ func serve() error {
 			}
 		}
 	}
-	w.Drained(DrainReport{})
+	w.Drained(Drained{})
 	return nil
 }

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -326,9 +329,10 @@ func TestCommitAndReadyMakeServing(t *testing.T) {
 	if why, err := decode[failure](f.Payload); err != nil || len(why.Reason) < 1000 {
 		t.Errorf("reason of %d bytes, %v", len(why.Reason), err)
 	}
-	w.Drained(DrainReport{Finished: 3, Cut: 1})
+	told := Drained{Finished: Tally{"http1": 3}, Cut: Tally{CutDeadline: 1}}
+	w.Drained(told)
 	f, err = m.conn.Recv()
-	if r, derr := decode[DrainReport](f.Payload); err != nil || derr != nil || r != (DrainReport{3, 1, 0}) {
+	if r, derr := decode[Drained](f.Payload); err != nil || derr != nil || !reflect.DeepEqual(r, told) {
 		t.Errorf("report %+v, %v, %v", r, err, derr)
 	}
 	if err := w.Leave(); err != nil {
@@ -346,5 +350,48 @@ func TestListenerAddress(t *testing.T) {
 		if got := l.Addr(); got.String() != tt.want || got.Network() != tt.network {
 			t.Errorf("%s %s: %v of %s", tt.network, tt.address, got, got.Network())
 		}
+	}
+}
+
+// A client that has reset its connection has no address any more; applications
+// rely on there being one.
+func TestResetConnectionIsNotAccepted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f, err := s.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c.Close()
+	_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("read: %v", err)
+	}
+	fd, err := fcntlDup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := &counters{open: new(atomic.Int64), total: new(atomic.Int64), ended: make(chan struct{}, 1)}
+	if c, err := newConn(counts, incoming{fd: fd}, "tcp"); err == nil {
+		t.Errorf("a connection with address %v was made of it", c.RemoteAddr())
+	}
+	if n := counts.open.Load(); n != 0 {
+		t.Errorf("%d connections are open", n)
 	}
 }

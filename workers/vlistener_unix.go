@@ -222,6 +222,12 @@ func newConn(c *counters, in incoming, network string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connection: %w", err)
 	}
+	if inner.RemoteAddr() == nil {
+		// The client has reset it. The net package never accepts such a one, and
+		// applications do not expect it.
+		inner.Close()
+		return nil, fmt.Errorf("connection: %w", unix.ENOTCONN)
+	}
 	c.open.Add(1)
 	c.total.Add(1)
 	switch inner := inner.(type) {

@@ -59,6 +59,7 @@ func Marked() (*Mark, bool) {
 	for fd := workerIPC; fd <= workerCrash; fd++ {
 		syscall.CloseOnExec(fd)
 	}
+	syscall.Close(workerBinary) // it has done its service
 	os.Args[0] = m.Argv0
 	return &Mark{marker: m, arrived: forsaken(workerIPC)}, true
 }
@@ -200,7 +201,7 @@ func (w *Worker) Serving() bool {
 }
 
 // Drained reports what became of the connections. The worker exits next.
-func (w *Worker) Drained(r DrainReport) { _ = w.send(msgDrained, encode(r)) }
+func (w *Worker) Drained(r Drained) { _ = w.send(msgDrained, encode(r)) }
 
 // Open returns the number of connections taken and not closed.
 func (w *Worker) Open() int { return int(w.counters.open.Load()) }

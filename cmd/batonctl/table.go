@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -47,9 +50,34 @@ func render(w io.Writer, st control.Status, now time.Time) {
 		fmt.Fprintln(w)
 		procs.Render()
 	}
+	if line := drained(st.Drained); line != "" {
+		fmt.Fprintf(w, "\ndrained: %s\n", line)
+	}
 	if d := st.LastDeploy; d != nil && !d.OK {
 		fmt.Fprintf(w, "\nlast deploy: %s\n", refused(d.Action, *d))
 	}
+}
+
+// drained tells what became of connections by now, "" if none ever drained.
+func drained(d control.Drained) string {
+	var parts []string
+	for _, of := range []struct {
+		name   string
+		counts map[string]int
+	}{{"moved", d.Moved}, {"soft-drained", d.SoftDrained}, {"finished", d.Finished}, {"cut", d.Cut}} {
+		total := 0
+		var reasons []string
+		for _, reason := range slices.Sorted(maps.Keys(of.counts)) {
+			if n := of.counts[reason]; n > 0 {
+				total += n
+				reasons = append(reasons, fmt.Sprintf("%s %d", reason, n))
+			}
+		}
+		if total > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s (%s)", total, of.name, strings.Join(reasons, ", ")))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // plain is a table of columns and nothing else: it is read by people in a

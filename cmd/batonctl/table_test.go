@@ -46,6 +46,8 @@ func sample() control.Status {
 				},
 			},
 		},
+		Drained: control.Drained{Moved: map[string]int{"idle": 1180, "new": 3}, SoftDrained: map[string]int{"http2": 12},
+			Finished: map[string]int{}, Cut: map[string]int{"deadline": 0}},
 		LastDeploy: &control.Verdict{Action: control.ActionReload, Generation: 8, Reason: "worker 8.1 exited with status 2",
 			Stderr: "panic: no database\n", TookMS: 130},
 	}

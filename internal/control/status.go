@@ -50,6 +50,9 @@ type Status struct {
 	Generations []Generation `json:"generations"`
 	// Pending connections are accepted and given to no worker yet.
 	Pending int `json:"pending"`
+	// Drained counts the connections of all workers that have drained since the
+	// first master, by what became of them.
+	Drained Drained `json:"drained"`
 	// LastDeploy is the last verdict that was reached, nil before the first.
 	LastDeploy *Verdict `json:"last_deploy,omitempty"`
 }
@@ -120,6 +123,9 @@ type Generation struct {
 	Binary Binary `json:"binary"`
 	// Ledger accounts for its connections.
 	Ledger Ledger `json:"ledger"`
+	// Drained counts the connections of those of its workers that have drained
+	// and are gone.
+	Drained Drained `json:"drained"`
 	// Processes in the order of their slots.
 	Processes []Worker `json:"processes"`
 }
@@ -146,6 +152,30 @@ type Worker struct {
 	Restarts int `json:"restarts"`
 	// LastExit tells how the slot's previous process ended, "" if there was none.
 	LastExit string `json:"last_exit,omitempty"`
+}
+
+// Drained counts connections by what became of them when their worker drained,
+// each with its reasons or kinds.
+type Drained struct {
+	// Moved to the serving generation: idle, new or handoff.
+	Moved map[string]int `json:"moved"`
+	// SoftDrained: ended after they had been told to close: http1, tls, http2 or
+	// hijacked.
+	SoftDrained map[string]int `json:"soft_drained"`
+	// Finished by themselves: the same kinds, or other.
+	Finished map[string]int `json:"finished"`
+	// Cut at the deadline, or because their worker died.
+	Cut map[string]int `json:"cut"`
+}
+
+// filled gives d empty maps where there are none.
+func (d Drained) filled() Drained {
+	for _, m := range []*map[string]int{&d.Moved, &d.SoftDrained, &d.Finished, &d.Cut} {
+		if *m == nil {
+			*m = map[string]int{}
+		}
+	}
+	return d
 }
 
 // Ledger accounts for every connection of a generation:
@@ -186,6 +216,7 @@ func (s Status) filled() Status {
 	if s.Listeners == nil {
 		s.Listeners = []Listener{}
 	}
+	s.Drained = s.Drained.filled()
 	gens := make([]Generation, len(s.Generations))
 	for i, g := range s.Generations {
 		if g.Processes == nil {
@@ -194,6 +225,7 @@ func (s Status) filled() Status {
 		if g.Ledger.Refused == nil {
 			g.Ledger.Refused = map[string]uint64{}
 		}
+		g.Drained = g.Drained.filled()
 		gens[i] = g
 	}
 	s.Generations = gens

@@ -19,10 +19,13 @@ func sample() Status {
 		Listeners: []Listener{{Name: "http", Network: "tcp", Address: "[::]:80", Accepted: 9}},
 		Generations: []Generation{{
 			Number: 2, State: GenerationServing, Started: at, Age: 1.5, Workers: 1, Binary: bin,
-			Ledger: Ledger{Accepted: 9, Acknowledged: 4, Pending: 1, Redispatched: 1, Refused: map[string]uint64{"full": 2, "gone": 1}, Cut: 1},
+			Ledger:  Ledger{Accepted: 9, Acknowledged: 4, Pending: 1, Redispatched: 1, Refused: map[string]uint64{"full": 2, "gone": 1}, Cut: 1},
+			Drained: Drained{Moved: map[string]int{"idle": 5}, SoftDrained: map[string]int{}, Finished: map[string]int{"http1": 1}, Cut: map[string]int{}},
 			Processes: []Worker{{ID: "2.1", Slot: 1, PID: 11, State: WorkerServing, Started: at, Open: 5, Dispatched: 6,
 				Unacked: 1, Restarts: 1, LastExit: "signal: killed"}},
 		}},
+		Drained: Drained{Moved: map[string]int{"idle": 12, "new": 2}, SoftDrained: map[string]int{"tls": 3},
+			Finished: map[string]int{"http1": 4}, Cut: map[string]int{"deadline": 1}},
 		LastDeploy: &Verdict{Action: ActionReload, Reason: "worker exited", Generation: 3, Stderr: "x", TookMS: 7, Coalesced: true},
 	}
 }
