@@ -90,6 +90,8 @@ type options struct {
 	userEnv    map[string]string       // its name and home
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
+	tlsAsked   []*tlsSource            // in the order of the options
+	tls        map[string]*tlsSource   // by listener name
 	logger     *slog.Logger            // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
@@ -125,6 +127,7 @@ func defaultOptions(env environment) *options {
 		}},
 		handlers:  map[string]http.Handler{},
 		adopters:  map[string]func(net.Conn, []byte){},
+		tls:       map[string]*tlsSource{},
 		logger:    slog.Default(),
 		env:       env.clone(),
 		inherited: env.clone(),
@@ -164,6 +167,7 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 	o.checkTimes()
 	o.checkListeners()
 	o.checkNames()
+	o.checkTLS()
 	o.checkUser()
 	for _, check := range checks {
 		check(o)
@@ -233,12 +237,17 @@ func (o *options) checkListeners() {
 	}
 }
 
+// listenerNames are in the order of the Listen options.
+func (o *options) listenerNames() (names []string) {
+	for _, s := range o.Listeners {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
 // checkNames looks for the listeners that other options name.
 func (o *options) checkNames() {
-	var known []string
-	for _, s := range o.Listeners {
-		known = append(known, s.Name)
-	}
+	known := o.listenerNames()
 	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
 		if !slices.Contains(known, name) {
 			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)

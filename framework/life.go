@@ -32,6 +32,8 @@ type life struct {
 	// there is no other.
 	give func(net.Listener, net.Conn, workers.Moved) workers.Reception
 
+	tickets ticketKeys // of this process' listeners with TLS
+
 	open      func() int // connections, now
 	tally     tally
 	built     chan http.Handler // what the ready check asks, once there is one

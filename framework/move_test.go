@@ -29,7 +29,7 @@ func newMover(t *testing.T, give func(attempt int, c net.Conn) workers.Reception
 	m.l.give = func(_ net.Listener, c net.Conn, _ workers.Moved) workers.Reception {
 		return give(int(attempts.Add(1)), c)
 	}
-	m.s = newHTTPServer(m.l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") }), nil)
+	m.s = newHTTPServer(m.l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") }), nil, nil)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

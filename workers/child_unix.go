@@ -26,6 +26,7 @@ type child struct {
 
 	born, ready time.Time
 	replaces    *child // drained once this one serves
+	welcomed    bool   // it knows what is shared
 	expected    bool   // the master wants it to end
 	reason      string // why it ends or failed, if known
 	report      *Drained

@@ -407,6 +407,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 		for _, c := range g.children {
 			go p.read(c, c.readerDone)
 			go p.watch(c)
+			p.tell(c)
 		}
 		p.settle(g)
 	}

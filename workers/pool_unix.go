@@ -57,6 +57,7 @@ type Pool struct {
 	generations []*generation // oldest first
 	serving     *generation
 	override    int // workers as an operator set them; 0: as the release says
+	shared      []byte
 	frozen      bool
 	deferred    []func()
 	stopping    bool

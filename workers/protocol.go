@@ -19,10 +19,11 @@ const (
 	msgConn                     // connections: id and listener of each, fds attached
 	msgPing                     // answer with msgPong
 	msgDrain                    // JSON DrainOrder; may be repeated with a shorter time
-	msgWelcome                  // after the introduction: build the application
+	msgWelcome                  // after the introduction: build the application; has what is shared
 	msgMoved                    // a connection from another worker, see appendMoved
 	msgReceipt                  // ids of returned connections that are the master's now
 	msgKeep                     // id of a returned connection that stays the worker's, and why: u8
+	msgShared                   // what is shared has changed
 )
 
 // Messages from worker to master.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"io/fs"
 	"log"
 	"net"
@@ -88,6 +89,14 @@ func argumentOption(name, value string) framework.Option {
 			return framework.OnAdopt(name, nil)
 		}
 		return framework.OnAdopt(value, func(net.Conn, []byte) {})
+	case "TLS":
+		f := append(strings.Split(value, ","), "")
+		return framework.TLS(f[0], f[1], f[2:len(f)-1]...)
+	case "TLSConfig":
+		if value == "nil" {
+			return framework.TLSConfig(nil)
+		}
+		return framework.TLSConfig(&tls.Config{})
 	case "Listen":
 		return listen(strings.Split(value, ","))
 	case "nil":

@@ -27,6 +27,7 @@ import (
 
 	"github.com/baton-go/baton/framework"
 	"github.com/baton-go/baton/integration/testapp/config"
+	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
 )
 
@@ -70,6 +71,12 @@ func options(cfg config.Config) []framework.Option {
 			o = append(o, listener.Name(l.Name))
 		}
 		opts = append(opts, framework.Listen(l.Network, l.Addr, o...))
+	}
+	if cfg.TLS != nil {
+		opts = append(opts, framework.TLS(cfg.TLS.Cert, cfg.TLS.Key, cfg.TLS.Listeners...))
+	}
+	if cfg.TicketRotation > 0 {
+		tickets.Rotation = cfg.TicketRotation
 	}
 	c := cfg.Options
 	opts = given(opts, c.DrainTimeout, framework.DrainTimeout)
