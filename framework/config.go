@@ -35,6 +35,7 @@ type generationSettings struct {
 	GiveUpAfter  time.Duration // 0: never
 	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
+	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
 }
 
@@ -79,6 +80,7 @@ type options struct {
 	userEnv    map[string]string       // its name and home
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
+	noMove     []string                // names of listeners
 	logger     *slog.Logger            // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
@@ -106,6 +108,7 @@ func defaultOptions(env environment) *options {
 			HangTimeout:  30 * time.Second,
 			BakeTime:     10 * time.Second,
 			IdleGrace:    5 * time.Second,
+			DrainSpread:  5 * time.Second,
 			MaxDraining:  8,
 		}},
 		handlers:  map[string]http.Handler{},
@@ -145,7 +148,7 @@ func resolve(opts []Option, env environment) (*options, error) {
 
 	o.checkTimes()
 	o.checkListeners()
-	o.checkHandlers()
+	o.checkListenerNames()
 	o.checkUser()
 	if text, ok := o.env.lookup("GOMEMLIMIT"); ok {
 		// The runtime of a worker would die of it with a crash trace.
@@ -212,14 +215,21 @@ func (o *options) checkListeners() {
 	}
 }
 
-func (o *options) checkHandlers() {
+// checkListenerNames checks the options that name a listener.
+func (o *options) checkListenerNames() {
 	var known []string
 	for _, s := range o.Listeners {
 		known = append(known, s.Name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
+	check := func(option, name string) {
 		if !slices.Contains(known, name) {
-			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)
+			o.problem("%s(%q): no listener has that name: expected one of %q", option, name, known)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
+		check("Handle", name)
+	}
+	for _, name := range o.noMove {
+		check("NoMove", name)
 	}
 }

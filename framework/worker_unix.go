@@ -31,6 +31,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	defer w.Close()
 
 	l := newLife(w.Open)
+	l.turns.spread = o.DrainSpread
 	ls := newListeners()
 	accepting := make(chan struct{})
 	for _, ln := range w.Listeners() {

@@ -75,6 +75,7 @@ func options(cfg config.Config) []framework.Option {
 	opts = given(opts, c.HangTimeout, framework.HangTimeout)
 	opts = given(opts, c.GiveUpAfter, framework.GiveUpAfter)
 	opts = given(opts, c.IdleGrace, framework.IdleGrace)
+	opts = given(opts, c.DrainSpread, framework.DrainSpread)
 	opts = given(opts, c.BakeTime, framework.BakeTime)
 	opts = given(opts, c.MaxDraining, framework.MaxDraining)
 	if c.PIDFile != "" {

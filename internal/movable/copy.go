@@ -73,6 +73,11 @@ func (c *Conn) CloseWrite() error {
 // Close does nothing. It returns false if the connection was closed or taken
 // away, or if a Read is in progress.
 func (c *Conn) Release() (s Stream, unread []byte, ok bool) {
+	defer func() {
+		if ok {
+			c.ended()
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone.Load() || c.shut || c.pull != nil || c.reads > 0 {

@@ -81,6 +81,7 @@ type Options struct {
 	GiveUpAfter  *time.Duration `json:"give_up_after,omitempty"`
 	BakeTime     *time.Duration `json:"bake_time,omitempty"`
 	IdleGrace    *time.Duration `json:"idle_grace,omitempty"`
+	DrainSpread  *time.Duration `json:"drain_spread,omitempty"`
 	MaxDraining  *int           `json:"max_draining,omitempty"`
 	PIDFile      string         `json:"pid_file,omitempty"`
 	User         string         `json:"user,omitempty"`
