@@ -47,6 +47,7 @@ type Conn struct {
 	resumed   *resumed  // nil when nothing is left of the former life
 	tls       bool      // net/http reads what TLS makes of the bytes
 	read      bool      // under TLS: bytes have come since the last deadline was set
+	records   records   // under TLS, until the first request has been read
 	ending    bool      // under TLS: net/http has been told that the connection has ended
 	onEnd     func()    // nil when it has been called, or there is none
 }
@@ -94,6 +95,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.to(busy)
 	case c.tls:
 		mine = c.quiet()
+		if c.phase == fresh {
+			p = p[:min(len(p), c.records.limit())]
+		}
 	case c.phase == fresh:
 		mine = true
 	case c.phase == idle:
@@ -148,6 +152,8 @@ func (c *Conn) arrived(mine bool, b []byte, have int, err error) (_ int, _ error
 		c.parked = c.parked && !mine
 		if c.read = true; !c.tls {
 			c.to(busy)
+		} else if c.phase == fresh {
+			c.records.passed(b)
 		}
 		var more bool
 		if n, more = c.deliver(b); more && err == nil {

@@ -1,14 +1,16 @@
 package movable
 
+import "encoding/binary"
+
 // UnderTLS says that net/http serves a *tls.Conn above this connection. It must
-// be called before net/http reads, and State then with the states of the
+// be called before anything is read, and State then with the states of the
 // *tls.Conn.
 //
 // Such a connection is parked if nothing has been read beneath TLS since
 // net/http last set the read deadline, which it does after the handshake and,
-// once only, when it has become idle. What TLS itself has read too much by then
-// is not known: a part of a request that its client sent before it had read the
-// answer to the one before.
+// once only, when it has become idle. One thing is not known then: whether TLS
+// has read, with a request, a part of the next, which its client sent before it
+// had the answer.
 func (c *Conn) UnderTLS() {
 	c.mu.Lock()
 	c.tls = true
@@ -18,4 +20,31 @@ func (c *Conn) UnderTLS() {
 // quiet is the rule for a Read under TLS. mu is held.
 func (c *Conn) quiet() bool {
 	return !c.read && (c.phase == fresh || c.phase == idle && c.deadlines == 1)
+}
+
+// records keep TLS to one record at a time. It would read beyond the end of the
+// handshake, into the first request, since many clients send both at once.
+type records struct {
+	header [5]byte
+	have   int // of the header
+	left   int // of what it announced
+}
+
+// limit is how many bytes may be read.
+func (r *records) limit() int {
+	if r.left > 0 {
+		return r.left
+	}
+	return len(r.header) - r.have
+}
+
+// passed takes note of bytes that were read, within the limit.
+func (r *records) passed(b []byte) {
+	if r.left > 0 {
+		r.left -= len(b)
+		return
+	}
+	if r.have += copy(r.header[r.have:], b); r.have == len(r.header) {
+		r.have, r.left = 0, int(binary.BigEndian.Uint16(r.header[3:]))
+	}
 }
