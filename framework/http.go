@@ -238,6 +238,9 @@ func (s *httpServer) track(c net.Conn, st http.ConnState) {
 		if s.http2 != nil && st != http.StateNew && known.h2.Load() && known.goAway.IsZero() {
 			s.untold[known] = struct{}{}
 		}
+		if st == http.StateIdle {
+			s.l.turns.rest(known)
+		}
 	}
 	s.mu.Unlock()
 	if st == http.StateHijacked && known.conn != nil {

@@ -24,8 +24,8 @@ type connState struct {
 	since  time.Time
 	goAway time.Time // when GOAWAY was sent
 
-	// The turns' mu guards these.
-	turn *turn // nil until somebody asks for it
+	// The turns' mu guards these, but for a look at turn.
+	turn atomic.Pointer[turn] // nil until somebody asks for it
 	left bool
 }
 

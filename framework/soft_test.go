@@ -76,6 +76,21 @@ func TestIdleTLSEndsAfterTheGrace(t *testing.T) {
 	wantDrained(t, r, workers.Tally{"tls": 2}, workers.Tally{})
 }
 
+// TestIdleTLSEndsWhereOthersMove: it does not wait for a worker that could have it.
+func TestIdleTLSEndsWhereOthersMove(t *testing.T) {
+	s := newTLSSuccession(t, sayHello)
+	c := s.dialTLS("http/1.1")
+	c.send(get)
+	c.answer()
+	s.serving.l.give = func(net.Listener, net.Conn, workers.Moved) bool {
+		t.Error("a connection under TLS was given away")
+		return false
+	}
+	r := s.succeed(workers.DrainOrder{Timeout: time.Hour, Grace: 100 * time.Millisecond, Move: true})
+	c.ended()
+	wantDrained(t, r, workers.Tally{"tls": 1}, workers.Tally{})
+}
+
 // TestTLSKeepsHalfARequest: net/http calls a connection idle, or new, until it
 // has read the whole header.
 func TestTLSKeepsHalfARequest(t *testing.T) {

@@ -42,14 +42,16 @@ const (
 func (t *turns) of(c *connState) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.turn == nil && !c.left {
-		c.turn = t.join()
-		c.turn.conns++
+	j := c.turn.Load()
+	if j == nil && !c.left {
+		j = t.join()
+		j.conns++
+		c.turn.Store(j)
 	}
-	if c.turn == nil {
+	if j == nil {
 		return nil
 	}
-	return c.turn.told
+	return j.told
 }
 
 // join returns the turn for another connection. mu is held.
@@ -81,19 +83,37 @@ func (t *turns) join() *turn {
 	return t.all[t.next]
 }
 
+// rest says that c has no request: what has asked so far does not wait for the
+// client's sake, and c asks again with its next one.
+func (t *turns) rest(c *connState) {
+	if c.turn.Load() == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if j := c.turn.Load(); j != nil && !j.already && !c.left {
+		t.part(j)
+		c.turn.Store(nil)
+	}
+}
+
 // leave says that c is over, and returns whether it had been told.
 func (t *turns) leave(c *connState) (told bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c.turn == nil || c.left {
-		c.left = true
-		return false
+	j := c.turn.Load()
+	if j != nil && !c.left {
+		t.part(j)
 	}
 	c.left = true
-	if c.turn.conns--; c.turn.conns == 0 && !t.begun {
-		t.free = append(t.free, c.turn)
+	return j != nil && j.already
+}
+
+// part ends the place of a connection in j. mu is held.
+func (t *turns) part(j *turn) {
+	if j.conns--; j.conns == 0 && !t.begun {
+		t.free = append(t.free, j)
 	}
-	return c.turn.already
 }
 
 // begin tells all within the given time, or sooner if it has begun.

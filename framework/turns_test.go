@@ -115,6 +115,25 @@ func TestTurns(t *testing.T) {
 				t.Error("a connection that has left has the turn that it had")
 			}
 		},
+		"a connection without a request does not wait": func(t *testing.T) {
+			a := ask(t, new(turns), 3)
+			idle, again := a.conns[1], a.conns[2]
+			a.turns.rest(idle)
+			a.turns.rest(again)
+			if a.turns.of(again) == nil {
+				t.Error("it has no turn the second time")
+			}
+			a.turns.begin(5 * time.Second)
+			a.want(0, 2) // the idle one's goroutine costs no time
+			a.want(maxStep, 3)
+			a.turns.rest(again)
+			a.turns.begin(time.Hour)
+			select {
+			case <-a.turns.of(again):
+			default:
+				t.Error("what was told once is not any more")
+			}
+		},
 		"connections that come and go cost nothing": func(t *testing.T) {
 			ts := new(turns)
 			for range 100_000 {

@@ -66,6 +66,13 @@ func options(cfg config.Config) []framework.Option {
 		}
 		opts = append(opts, framework.Listen(l.Network, l.Addr, o...))
 	}
+	if cfg.H2C {
+		opts = append(opts, framework.HTTPServer(func(s *http.Server) {
+			s.Protocols = new(http.Protocols)
+			s.Protocols.SetHTTP1(true)
+			s.Protocols.SetUnencryptedHTTP2(true)
+		}))
+	}
 	c := cfg.Options
 	opts = given(opts, c.DrainTimeout, framework.DrainTimeout)
 	opts = given(opts, c.StopTimeout, framework.StopTimeout)

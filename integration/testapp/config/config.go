@@ -27,6 +27,9 @@ type Config struct {
 	// Options are further options of the framework.
 	Options Options `json:"options"`
 
+	// H2C enables HTTP/2 without TLS.
+	H2C bool `json:"h2c,omitempty"`
+
 	// Serve takes framework.Serve with an echo by the line in place of RunFunc.
 	Serve bool `json:"serve,omitempty"`
 
