@@ -22,9 +22,9 @@ import (
 // The GOAWAY names the last stream that has arrived. What a client has sent
 // beyond it is ignored, and is the client's to send again; the running streams
 // finish, and a second after the last of them net/http closes the connection.
-// A first GOAWAY that names no stream, as RFC 9113 proposes in section 6.8,
-// would spare clients that repetition, and a server of our own for HTTP/2 is
-// too high a price for that.
+// A first GOAWAY that refuses no stream yet, as RFC 9113 proposes in section 6.8,
+// would spare clients that repetition. It takes a server of our own for HTTP/2,
+// or one that writes into the frames of net/http's, which is too high a price.
 func newHTTP2(srv *http.Server) *http.Server {
 	if srv.TLSNextProto != nil {
 		return nil

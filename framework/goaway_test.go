@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/baton-go/baton/workers"
 )
@@ -75,6 +76,27 @@ func TestHTTP2ClientLosesNothing(t *testing.T) {
 			t.Logf("%d requests, %d drains", answered.Load(), drains)
 		})
 	}
+}
+
+// TestHTTP2EndsWithoutGoAway: with a net/http that does not send it after all,
+// an idle connection is closed nevertheless.
+func TestHTTP2EndsWithoutGoAway(t *testing.T) {
+	s := newSuccession(t, echoBody, unencryptedHTTP2)
+	c := dialH2(t, s.addr)
+	c.get(1, "/")
+	c.body(1)
+	s.serving.s.mu.Lock()
+	s.serving.s.http2 = new(http.Server)
+	s.serving.s.mu.Unlock()
+	r := s.succeed(workers.DrainOrder{Timeout: time.Hour, Grace: time.Millisecond})
+	rest, _ := io.ReadAll(c.r)
+	for len(rest) >= 9 {
+		if rest[3] == frameGoAway {
+			t.Error("GOAWAY came")
+		}
+		rest = rest[min(len(rest), 9+int(rest[2])):] // short frames all
+	}
+	wantDrained(t, r, workers.Tally{"http2": 1}, workers.Tally{})
 }
 
 // requestEcho alternates between GET and POST, with bodies of all sizes.

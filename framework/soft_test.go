@@ -238,6 +238,35 @@ func TestConnectionsAreToldInTurn(t *testing.T) {
 	}
 }
 
+// TestIdleConnectionsDoNotWait: a handler that looks whether the process drains
+// makes nobody else wait for the turn of its connection, once it has answered.
+func TestIdleConnectionsDoNotWait(t *testing.T) {
+	s := newSuccession(t, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-Draining(r.Context()):
+		default:
+			io.WriteString(w, "hello")
+		}
+	})
+	c := dial(t, s.addr)
+	c.send(get)
+	c.answer()
+	waiting := func() int {
+		ts := &s.serving.l.turns
+		ts.mu.Lock()
+		defer ts.mu.Unlock()
+		if len(ts.all) != 1 {
+			t.Fatalf("%d turns", len(ts.all))
+		}
+		return ts.all[0].conns
+	}
+	for end := time.Now().Add(patience); waiting() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the connection has its turn although it is idle")
+		}
+	}
+}
+
 // TestSpreadIsCapped by half of the time that the drain has.
 func TestSpreadIsCapped(t *testing.T) {
 	l := newLife(func() int { return 0 })
