@@ -34,7 +34,7 @@ func TestHTTP2ClientLosesNothing(t *testing.T) {
 		{"TLS", func() *succession { return newTLSSuccession(t, echoBody) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			const drains, between = 30, 60
+			const drains, between = 20, 30
 			s := tt.s()
 			cl := &http.Client{Transport: s.transport(), Timeout: patience}
 			var answered atomic.Int64
@@ -65,7 +65,7 @@ func TestHTTP2ClientLosesNothing(t *testing.T) {
 			var old []*reign
 			for range drains {
 				await(t, more, "more requests")
-				old = append(old, s.succeed(workers.DrainOrder{Timeout: patience, Grace: patience}))
+				old = append(old, s.succeed(hour()))
 			}
 			await(t, more, "more requests")
 			close(stop)

@@ -34,6 +34,7 @@ type reign struct {
 	s     *httpServer
 	conns chan net.Conn
 	over  chan struct{} // closed when its drain has ended
+	cut   bool          // by its deadline
 }
 
 func (r *reign) Accept() (net.Conn, error) {
@@ -123,10 +124,7 @@ func (s *succession) drain(o workers.DrainOrder) *reign {
 	}
 	close(r.conns)
 	r.l.drain(o)
-	go func() {
-		defer close(r.over)
-		r.s.drain()
-	}()
+	go r.end()
 	return r
 }
 
@@ -138,21 +136,26 @@ func (s *succession) succeed(o workers.DrainOrder) *reign {
 	s.mu.Unlock()
 	close(old.conns)
 	old.l.drain(o)
-	go func() {
-		defer close(old.over)
-		old.s.drain()
-	}()
+	go old.end()
 	return old
+}
+
+func (r *reign) end() {
+	defer close(r.over)
+	r.s.drain()
+	select {
+	case <-r.l.cut:
+		r.cut = true
+	default:
+	}
 }
 
 // peaceful fails the test if the deadline has cut r's connections.
 func (r *reign) peaceful(t *testing.T) {
 	t.Helper()
 	await(t, r.over, "the end of a drain")
-	select {
-	case <-r.l.cut:
+	if r.cut {
 		t.Error("connections were cut")
-	default:
 	}
 }
 
