@@ -152,47 +152,22 @@ func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
 	}
 	c.window = p.d.newWindow(c.conn, ws.Slot, g.ledger)
 	c.window.dispatched = ws.Dispatched
-	p.translate(c, ws.Listeners)
+	c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 	g.slot(ws.Slot).restarts = ws.Restarts
 	g.children = append(g.children, c)
 	c.say(msgAdopted, nil)
+	p.tell(c)
 	p.emit(WorkerAdopted{Worker: c.id, PID: c.proc.pid, Draining: state == WorkerIsDraining || g.state == GenerationIsDraining})
 	go p.read(c, c.readerDone)
 	go p.watch(c)
 	return c
 }
 
-// translate notes that c's worker numbers its listeners by keys.
-func (p *Pool) translate(c *child, keys []string) {
-	c.keys = keys
-	same := len(keys) == len(p.acceptors)
-	numbers := make([]uint16, len(p.acceptors))
-	for i, a := range p.acceptors {
-		at := slices.Index(keys, a.key)
-		same = same && at == i
-		numbers[i] = noListener
-		if at >= 0 {
-			numbers[i] = uint16(at)
-		}
-	}
-	if !same {
-		c.window.numbers = numbers
-	}
-}
-
-// theirs is the worker's number of our listener n.
-func (w *window) theirs(n uint16) uint16 {
-	if w.numbers == nil {
-		return n
-	}
-	return w.numbers[n]
-}
-
 // acceptFor starts accepting what workers of g, which another master has
 // started, can take.
 func (p *Pool) acceptFor(g *generation) {
 	for i, a := range p.acceptors {
-		if !slices.ContainsFunc(g.children, func(c *child) bool { return c.window.theirs(uint16(i)) == noListener }) {
+		if !slices.ContainsFunc(g.children, func(c *child) bool { return c.window.number(uint16(i)) == noListener }) {
 			a.start()
 		}
 	}

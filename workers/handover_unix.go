@@ -399,7 +399,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, entrusted: ws.Entrusted, readerDone: make(chan struct{}),
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
-			p.translate(c, ws.Listeners)
+			c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched
 			g.slot(ws.Slot).restarts = ws.Restarts
 			if c.state == WorkerIsDraining {
@@ -430,6 +430,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 		for _, c := range g.children {
 			go p.read(c, c.readerDone)
 			go p.watch(c)
+			p.tell(c)
 		}
 		p.settle(g)
 	}

@@ -312,7 +312,7 @@ func TestReturnUnderWayIsKeptWhenTheMasterDies(t *testing.T) {
 	o.tcp(1)
 	c := mustAccept(t, o.l)
 	o.wants(msgAck, 1)
-	taken := make(chan bool, 1)
+	taken := make(chan Reception, 1)
 	go func() { taken <- o.w.Return(o.l, c, Moved{}) }()
 	f, err := o.conn.Recv()
 	if err != nil || f.Type != msgReturn {
@@ -320,11 +320,11 @@ func TestReturnUnderWayIsKeptWhenTheMasterDies(t *testing.T) {
 	}
 	closeAllFDs(f.Files)
 	o.die()
-	if <-taken {
-		t.Error("it is taken by nobody")
+	if got := <-taken; got != NotNow {
+		t.Errorf("without a receipt: %v, want it kept for now", got)
 	}
-	if o.w.Return(o.l, c, Moved{}) {
-		t.Error("it is taken although there is no master")
+	if got := o.w.Return(o.l, c, Moved{}); got != NotNow {
+		t.Errorf("without a master: %v, want it kept for now", got)
 	}
 }
 

@@ -153,6 +153,13 @@ func (w *Worker) timeIsUp() {
 	}
 }
 
+// mayBeAdopted says whether this worker looks for a master when it has none.
+func (w *Worker) mayBeAdopted() bool {
+	w.estate.mu.Lock()
+	defer w.estate.mu.Unlock()
+	return w.estate.trust != nil
+}
+
 func (w *Worker) forsake() { w.forsakenOnce.Do(func() { close(w.orphaned) }) }
 
 // Pauses between two looks for a master.
@@ -236,7 +243,7 @@ func (w *Worker) adopted(conn *ipc.Conn, served bool) {
 		e.timer.Stop()
 	}
 	e.become(Bonded)
-	w.link.Store(k)
+	_ = w.link.Swap(k).conn.Close()
 	left := served && e.final // meanwhile
 	e.mu.Unlock()
 	if w.ctx.Err() != nil { // Close has seen the link before

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/baton-go/baton/listener"
-	"github.com/baton-go/baton/workers/dispatch"
 	"github.com/baton-go/baton/workers/ipc"
 )
 
@@ -158,7 +157,7 @@ func TestWorkerOfADeadMasterIsKnown(t *testing.T) {
 	if gs := o.astray(); len(gs) != 1 || len(gs[0].Workers) != 1 || gs[0].Workers[0].PID != os.Getpid() {
 		t.Errorf("astray %+v", gs)
 	}
-	if _, err := g.present(msgPresent, encode(g.presence()), g.files()); !errors.Is(err, ErrForeign) {
+	if _, err := g.present(msgPresent, encode(g.presence()), g.files()); !errors.Is(err, ErrStranger) {
 		t.Errorf("a second one: %v", err)
 	}
 }
@@ -258,7 +257,7 @@ func TestProcessesThatAreNotInTheRecordAreStrangers(t *testing.T) {
 	}
 	// This process knows everything, and is not the one.
 	for range 50 {
-		if _, err := g.present(msgPresent, encode(g.presence()), g.files()); !errors.Is(err, ErrForeign) {
+		if _, err := g.present(msgPresent, encode(g.presence()), g.files()); !errors.Is(err, ErrStranger) {
 			t.Fatalf("a stranger: %v", err)
 		}
 	}
@@ -325,44 +324,5 @@ func TestBadRecordsAreRefused(t *testing.T) {
 	o.Close()
 	if o, err = ReadRecord(encode(g.record), func(int) bool { return true }); err != nil || len(o.Missing()) != 0 {
 		t.Errorf("those that are known: %v, %v", o, err)
-	}
-}
-
-// Workers may number their listeners otherwise than a master that did not start
-// them.
-func TestAdoptedWorkersAreSentTheirOwnNumbers(t *testing.T) {
-	d, fars := newTestDispatcher(t, dispatch.RoundRobin(), 1)
-	p := &Pool{d: d, byKey: map[string]int{"a": 0, "b": 1}, acceptors: []*acceptor{{key: "a"}, {key: "b"}}}
-	c := &child{window: fars[0].w}
-	for _, tt := range []struct {
-		keys []string
-		want []uint16
-	}{
-		{[]string{"a", "b"}, []uint16{0, 1}},
-		{[]string{"b", "a"}, []uint16{1, 0}},
-		{[]string{"b"}, []uint16{noListener, 0}},
-		{[]string{"x", "a", "b"}, []uint16{1, 2}},
-	} {
-		c.window.numbers = nil
-		p.translate(c, tt.keys)
-		for i, want := range tt.want {
-			if got := c.window.theirs(uint16(i)); got != want {
-				t.Errorf("%v: our listener %d is their %d, want %d", tt.keys, i, got, want)
-			}
-		}
-	}
-	p.translate(c, []string{"b", "a"})
-	if d.Reserve(1) != 1 {
-		t.Fatal("no room")
-	}
-	d.take([]int{socket(t)}, 0)
-	f, err := fars[0].conn.Recv()
-	if err != nil || f.Type != msgConn {
-		t.Fatal(f.Type, err)
-	}
-	id, n := connEntry(f.Payload, 0)
-	fars[0].fds[id] = f.Files[0]
-	if n != 1 {
-		t.Errorf("sent as of listener %d, want 1", n)
 	}
 }

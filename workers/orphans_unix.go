@@ -58,9 +58,9 @@ func (o *orphan) close() {
 	}
 }
 
-// ErrForeign is wrapped by what Meet returns for those who are none of the
+// ErrStranger is wrapped by what Meet returns for those who are none of the
 // orphans.
-var ErrForeign = errors.New("not a worker of the master that died")
+var ErrStranger = errors.New("not a worker of the master that died")
 
 // ReadRecord finds the workers that are named in the record of a dead master and
 // are alive. A worker for which known is true is somebody's already; known may
@@ -185,7 +185,7 @@ func (o *Orphans) Meet(f *os.File) error {
 	}
 	if m == nil {
 		f.Close()
-		return fmt.Errorf("process %d of user %d: %w", pid, uid, ErrForeign)
+		return fmt.Errorf("process %d of user %d: %w", pid, uid, ErrStranger)
 	}
 	defer func() {
 		o.mu.Lock()
@@ -243,7 +243,7 @@ func (o *Orphans) hear(m *orphan, conn *ipc.Conn) error {
 	case p.Version > ProtocolVersion:
 		err = errNewerProtocol
 	case p.Nonce != m.rec.Nonce || p.Generation != m.gen.Number || p.Slot != m.rec.Slot:
-		err = ErrForeign
+		err = ErrStranger
 	default:
 		err = o.check(m, p, files)
 	}
@@ -297,7 +297,7 @@ func (o *Orphans) admit(m *orphan, p presence, conn *ipc.Conn, files []int) erro
 			binary.Close()
 		}
 		closeForeign(files)
-		return ErrForeign
+		return ErrStranger
 	}
 	o.missing = slices.Delete(o.missing, at, at+1)
 	m.conn, m.binary, m.env, m.draining = conn, binary, env, p.Draining

@@ -35,6 +35,7 @@ type Worker struct {
 	returns  *returns
 	moved    atomic.Int64
 	drain    chan DrainOrder // the latest order; closed never
+	shared   chan []byte     // ditto
 	orphaned chan struct{}   // the master is gone, and none is waited for
 	ready    bool
 	mu       sync.Mutex
@@ -138,6 +139,7 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("welcome of the master: %w", err)
 	}
+	w.learn(f.Payload)
 	_ = conn.SetReadDeadline(time.Time{})
 	go w.receive(w.link.Load())
 	return w, nil
@@ -146,7 +148,7 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 func newWorker(id ID, nonce string, conn *ipc.Conn, counters *counters) *Worker {
 	w := &Worker{
 		id: id, nonce: nonce, counters: counters, returns: newReturns(),
-		drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}),
+		shared: make(chan []byte, 1), drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}),
 	}
 	w.ctx, w.end = context.WithCancel(context.Background())
 	w.link.Store(newLink(conn))
@@ -250,8 +252,12 @@ func (w *Worker) hear(k *link, f ipc.Frame) {
 	case msgTrust:
 		w.entrusted(f)
 		return
-	case msgReceipt, msgKeep:
-		w.returns.answer(f.Payload, f.Type == msgReceipt)
+	case msgReceipt:
+		w.returns.receipt(f.Payload)
+	case msgKeep:
+		w.returns.kept(f.Payload)
+	case msgShared:
+		w.learn(f.Payload)
 	case msgPing:
 		_ = k.send(msgPong, nil, nil)
 	case msgCommit:
