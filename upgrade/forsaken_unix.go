@@ -53,7 +53,11 @@ func forsaken(pipe int) (stop func()) {
 
 // hungUp is no read: what is in the pipe is for tableflip.
 func hungUp(fd uintptr) bool {
-	p := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
+	for {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		if err != unix.EINTR { // of a signal, which the runtime sends itself as well
+			return err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
+		}
+	}
 }

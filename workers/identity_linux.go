@@ -60,10 +60,7 @@ func (p *process) alive() bool {
 		return false
 	}
 	alive := false
-	_ = raw.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		alive = err == nil && n == 0
-	})
+	_ = raw.Control(func(fd uintptr) { alive = !exited(int(fd)) })
 	return alive
 }
 

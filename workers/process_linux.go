@@ -61,9 +61,7 @@ func (p *process) wait() string {
 	raw, err := p.pidfd.SyscallConn()
 	if err == nil {
 		err = raw.Read(func(fd uintptr) bool {
-			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			n, err := unix.Poll(fds, 0)
-			return err == nil && n > 0
+			return exited(int(fd))
 		})
 	}
 	for err != nil { // the poller did not take it: block a thread
@@ -83,6 +81,17 @@ func (p *process) wait() string {
 			return "unknown"
 		}
 		return statusText(ws)
+	}
+}
+
+// exited says whether the process of a pidfd has. A signal to this process, and
+// the runtime sends itself many, interrupts even a poll that does not wait.
+func exited(pidfd int) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		if err != unix.EINTR {
+			return err == nil && n > 0
+		}
 	}
 }
 
