@@ -174,6 +174,7 @@ func TestOrphansAccept(t *testing.T) {
 	if a, err := ask(socket, "/version", waitTime); err != nil || !strings.HasPrefix(a.worker, "2.") {
 		t.Errorf("by way of the unix socket: %+v, %v", a, err)
 	}
+	idle.c.Close() // a stop waits for it
 	requireCoherent(s, "v1", 2)
 	requireStops(s)
 	if _, err := os.Lstat(socket); err == nil {
@@ -214,6 +215,7 @@ func TestMasterKilledAtAnyMomentOfADeployLosesNothing(t *testing.T) {
 func TestMasterKilledWhileItAdoptsLosesNothing(t *testing.T) {
 	s := newService(t, withPIDFile(t, appConfig{Version: "v1", Workers: 2}), withEnv(supervised))
 	finish := s.start(load.Config{Plans: append(kept(), load.Plan{Class: load.PerConn, Clients: 2})})
+	<-time.After(200 * time.Millisecond) // or all of them connect when it is killed
 	s.killMaster()
 	kills, rounds := 1, tier(8, 80)
 	for i := range rounds {
@@ -236,6 +238,7 @@ func TestSecondMasterEndsAndHarmsNothing(t *testing.T) {
 	s := newService(t, withPIDFile(t, appConfig{Version: "v1", Workers: 2}), withEnv(supervised))
 	finish := s.start(load.Config{Plans: append(kept(), load.Plan{Class: load.PerConn, Clients: 2})})
 	for range tier(2, 10) {
+		<-time.After(200 * time.Millisecond)
 		s.killMaster()
 		s.launch()
 		first := s.exited
@@ -266,6 +269,7 @@ func TestReleaseThatIsRefusedAfterACrashLeavesTheOldOneServing(t *testing.T) {
 	cfg := s.cfg
 	cfg.Version, cfg.Fail = "bad", config.FailBuild
 	s.install(cfg)
+	<-time.After(200 * time.Millisecond)
 	s.crash()
 	st := requireCoherent(s, "v1", 2)
 	if g := st.Generations[0]; g.Number != 1 {
@@ -343,6 +347,7 @@ func TestWorkerThatComesLateIsDrained(t *testing.T) {
 	if a, err := kept.answer(waitTime); err != nil || a.status != 200 {
 		t.Errorf("its connection: %+v, %v", a, err)
 	}
+	kept.c.Close() // a stop waits for it
 	requireCoherent(s, "v1", 2)
 	eventually(t, waitTime, "the socket for workers is gone", func() bool {
 		return !slices.Contains(runtimeDir(s), "adopt.sock")
