@@ -54,6 +54,10 @@
 // makes an upgrade of the reload: a new master takes the listeners and the living
 // workers over.
 //
+// Where the service is supervised, workers outlive a master that is killed, and
+// accept for themselves until another one adopts and replaces them; see
+// OrphanTimeout.
+//
 // SingleProcess, or BATON_MODE=single, serves in one process with the same API
 // and the same drain, for debuggers and Windows; package frameworktest does so in
 // a test.

@@ -53,7 +53,23 @@
 // on. [Pool.Freeze] and [Pool.Handover] describe a living pool to the master
 // that comes next, and [Pool.Adopt] takes it up there.
 //
-// Both state machines are tables; a move that is not listed panics.
+// # How a worker outlives its master
+//
+//	bonded → orphan → bonded …
+//	   └────────┴───→ resigned → bonded (drains)
+//
+// A pool keeps a record of its workers ([Pool.KeepRecord]), and trusts those that
+// serve, and are in it, with copies of the listeners, which sleep. When the master
+// dies, they accept for themselves, as much as their application asks for, and
+// present themselves where the next master listens. What they were sent and what
+// they wanted to give back is theirs: each connection to a master is a link of its
+// own, and what belongs to one is never mentioned on another. The next master
+// reads the record ([ReadRecord]), believes nobody who does not agree with it in
+// every file ([Orphans.Meet]), and adopts them ([Pool.FosterServing],
+// [Pool.FosterRest]). A worker that was not trusted, that drains, has been told
+// that the service stops or is left alone for too long, finishes and leaves.
+//
+// These state machines are tables; a move that is not listed panics.
 //
 // # Compatibility
 //
