@@ -161,6 +161,9 @@ func TestOrphansAccept(t *testing.T) {
 		}
 	}
 	t.Logf("answers by worker: %v", workers)
+	if code, _, said := ctl(t, "--runtime-dir", filepath.Join(s.dir, "run"), "status"); code != 3 || !strings.Contains(said, "no master; 2 workers go on") {
+		t.Errorf("batonctl status: exit status %d: %s", code, said)
+	}
 	if err := <-slow; err != nil {
 		t.Errorf("the slow request: %v", err)
 	}

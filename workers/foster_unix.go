@@ -181,6 +181,27 @@ func (p *Pool) hush(c *child) {
 	}
 }
 
+// Restore makes an adopted generation whole that goes on serving, because the
+// one that was to replace it failed in the last moment.
+func (p *Pool) Restore() {
+	p.post(func() {
+		g := p.serving
+		if g == nil || g.state != GenerationIsServing || p.stopping {
+			return
+		}
+		p.fill(g)
+		for _, c := range g.children {
+			if c.expected && c.state == WorkerServing {
+				p.awaitOther(c)
+			}
+		}
+		p.acceptFor(g)
+		for _, c := range g.children {
+			p.hush(c)
+		}
+	})
+}
+
 // Has says whether a worker with that pid is this pool's.
 func (p *Pool) Has(pid int) (has bool) {
 	_ = p.do(func() {

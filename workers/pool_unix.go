@@ -448,27 +448,6 @@ func (p *Pool) Sweep(ctx context.Context) {
 	p.d.settled(ctx)
 }
 
-// Restore makes an adopted generation whole that goes on serving, because the
-// one that was to replace it failed in the last moment.
-func (p *Pool) Restore() {
-	p.post(func() {
-		g := p.serving
-		if g == nil || g.state != GenerationIsServing || p.stopping {
-			return
-		}
-		p.fill(g)
-		for _, c := range g.children {
-			if c.expected && c.state == WorkerServing {
-				p.awaitOther(c)
-			}
-		}
-		p.acceptFor(g)
-		for _, c := range g.children {
-			p.hush(c)
-		}
-	})
-}
-
 // Prepared says whether generation number still is ready to be committed.
 func (p *Pool) Prepared(number int) (ready bool) {
 	_ = p.do(func() {

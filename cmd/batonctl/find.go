@@ -40,9 +40,20 @@ func findSocket(socket, dir string, getenv func(string) string) (string, error) 
 	case len(live) > 1:
 		return "", &failure{exitUsage, fmt.Errorf("several services answer, choose one by --runtime-dir:\n  %s", strings.Join(live, "\n  "))}
 	case len(dirs) > 0:
+		for i, d := range dirs {
+			dirs[i] = d + left(d)
+		}
 		return "", fmt.Errorf("%w: nobody answers in\n  %s", control.ErrNoService, strings.Join(dirs, "\n  "))
 	}
 	return "", fmt.Errorf("%w: there is none in the default places; give --runtime-dir or --socket", control.ErrNoService)
+}
+
+// left says that workers go on in dir without a master, "" if none do.
+func left(dir string) string {
+	if n := rundir.Left(dir); n > 0 {
+		return fmt.Sprintf(" (no master; %d workers go on until one is started)", n)
+	}
+	return ""
 }
 
 // answers is whether somebody may be listening: everything but an outright

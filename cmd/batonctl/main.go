@@ -33,11 +33,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/rundir"
 )
 
 const (
@@ -110,7 +112,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return report(stderr, err)
 	}
 	e := &env{client: control.NewClient(socket), timeout: c.Timeout, stdout: stdout, stderr: stderr}
-	return report(stderr, kctx.Run(e))
+	err = kctx.Run(e)
+	if errors.Is(err, control.ErrNoService) && filepath.Base(socket) == filepath.Base(rundir.SocketPath("")) {
+		if hint := left(filepath.Dir(socket)); hint != "" {
+			err = fmt.Errorf("%w%s", err, hint)
+		}
+	}
+	return report(stderr, err)
 }
 
 // report prints err, if there is one, and gives the exit code.
