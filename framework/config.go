@@ -35,7 +35,19 @@ type generationSettings struct {
 	GiveUpAfter  time.Duration // 0: never
 	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
+	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
+	Adopts       []string // names of the listeners with an OnAdopt, in order
+}
+
+// adopted returns the keys of the listeners that a generation adopts from.
+func (s settings) adopted() (keys []string) {
+	for i, key := range listener.Keys(s.Listeners) {
+		if slices.Contains(s.Adopts, s.Listeners[i].Name) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // masterSettings belong to the master. Another value needs another master.
@@ -81,11 +93,13 @@ type options struct {
 	handlers   map[string]http.Handler // by listener name, beside the main one
 	tlsAsked   []*tlsSource            // in the order of the options
 	tls        map[string]*tlsSource   // by listener name
+	noMove     []string                // names of listeners
 	logger     *slog.Logger            // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
+	adopters   map[string]func(net.Conn, []byte) // by listener name
 
 	readyCheck  string // a path; "": none
 	readyChecks []func(context.Context) error
@@ -111,9 +125,11 @@ func defaultOptions(env environment) *options {
 			HangTimeout:  30 * time.Second,
 			BakeTime:     10 * time.Second,
 			IdleGrace:    5 * time.Second,
+			DrainSpread:  5 * time.Second,
 			MaxDraining:  8,
 		}},
 		handlers:  map[string]http.Handler{},
+		adopters:  map[string]func(net.Conn, []byte){},
 		tls:       map[string]*tlsSource{},
 		logger:    slog.Default(),
 		env:       env.clone(),
@@ -153,7 +169,7 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 
 	o.checkTimes()
 	o.checkListeners()
-	o.checkHandlers()
+	o.checkNames()
 	o.checkTLS()
 	o.checkUser()
 	for _, check := range checks {
@@ -232,11 +248,22 @@ func (o *options) listenerNames() (names []string) {
 	return names
 }
 
-func (o *options) checkHandlers() {
+// checkNames looks for the listeners that other options name.
+func (o *options) checkNames() {
 	known := o.listenerNames()
-	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
+	check := func(option, name string) {
 		if !slices.Contains(known, name) {
-			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)
+			o.problem("%s(%q): no listener has that name: expected one of %q", option, name, known)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
+		check("Handle", name)
+	}
+	for _, name := range o.noMove {
+		check("NoMove", name)
+	}
+	o.Adopts = slices.Sorted(maps.Keys(o.adopters))
+	for _, name := range o.Adopts {
+		check("OnAdopt", name)
 	}
 }

@@ -95,6 +95,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	for _, line := range o.overrides {
 		o.logger.Info(line)
 	}
+	if err := checkFiles(o, m.cpus); err != nil {
+		return err
+	}
 	signals := catchMasterSignals()
 	defer func() {
 		if !m.replaced.Load() {

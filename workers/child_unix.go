@@ -90,6 +90,8 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		return p.d.ack(c.window, f.Payload)
 	case msgNack:
 		return p.d.nack(c.window, f.Payload)
+	case msgUnadopted:
+		return p.d.unadopted(c.window, f.Payload)
 	case msgPong:
 		c.ponged.Store(true)
 	case msgIntro:

@@ -324,7 +324,13 @@ func (p *Pool) retarget() {
 			ws = append(ws, c.window)
 		}
 	}
-	p.d.serve(ws, p.serving.ledger)
+	adopts := make([]bool, len(p.acceptors))
+	for _, key := range p.serving.options.Adopts {
+		if i, ok := p.byKey[key]; ok {
+			adopts[i] = true
+		}
+	}
+	p.d.serve(ws, p.serving.ledger, adopts)
 }
 
 // Scale sets the number of workers, and keeps it through reloads.

@@ -233,8 +233,10 @@ func (w *Worker) receive() {
 		case msgMoved:
 			w.takeMoved(f)
 			continue
-		case msgReceipt, msgKeep:
-			w.returns.answer(f.Payload, f.Type == msgReceipt)
+		case msgReceipt:
+			w.returns.receipt(f.Payload)
+		case msgKeep:
+			w.returns.kept(f.Payload)
 		case msgPing:
 			_ = w.send(msgPong, nil)
 		case msgCommit:
