@@ -77,6 +77,7 @@
 // Options are given to Run. Each scalar one has a variable BATON_*, named in its
 // documentation, that wins over the code, and the log says so at the start. What
 // is wrong with options and variables is reported in one error, ErrConfig, before
-// anything is bound or started. Type Option says which of them a new release
-// brings along with a HUP.
+// anything is bound or started; so is a limit of file descriptors with which the
+// master could not work. Type Option says which of them a new release brings
+// along with a HUP.
 package framework
