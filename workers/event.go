@@ -114,7 +114,7 @@ type GenerationDrained struct {
 	Generation int
 	Finished   int // connections that ended by themselves during the drain
 	Cut        int // connections cut at the deadline or by a worker's death
-	Moved      int // idle connections that went on to the serving generation
+	Moved      int // connections that went on to the serving generation
 	Took       time.Duration
 }
 
