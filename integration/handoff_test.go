@@ -109,7 +109,7 @@ func TestManySessionsMoveAtOnce(t *testing.T) {
 	}
 	requireNoneCut(s)
 	for _, line := range s.log.all() {
-		if strings.Contains(line, "drained") && !strings.Contains(line, fmt.Sprint("finished=0 cut=0")) {
+		if strings.Contains(line, "drained") && !strings.Contains(line, "finished=0 cut=0") {
 			t.Errorf("all should have moved: %s", line)
 		}
 	}
