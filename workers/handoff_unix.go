@@ -89,9 +89,9 @@ func (l *Listener) adopt(in incoming) {
 // why not. Called locked.
 func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
 	switch {
-	case d.serving == nil || d.ending:
+	case d.ending:
 		return keptUnserved, false
-	case !r.moved.Handoff:
+	case !r.moved.Handoff || d.serving == nil: // it waits for the first to serve
 		return 0, true
 	case !d.adopted(r.listener):
 		return keptUnadopted, false
@@ -117,7 +117,7 @@ func (d *dispatcher) lost(h held) (why string) {
 	switch {
 	case h.listener == noListener:
 		return refusedListener
-	case h.moved != nil && h.moved.Handoff && !d.adopted(h.listener):
+	case d.serving != nil && h.moved != nil && h.moved.Handoff && !d.adopted(h.listener):
 		return refusedAdopter
 	}
 	return ""

@@ -349,6 +349,9 @@ func (p *Pool) adopt(in *Inheritance) error {
 		}
 		return h.listener == noListener
 	})
+	// Its workers number the listeners as its master did, and the next ones
+	// will be there in a moment: what comes until then waits for those.
+	p.succeeds = slices.ContainsFunc(p.generations, func(g *generation) bool { return g.state == GenerationIsReady })
 	var first error
 	var adopted []*generation
 	for _, gs := range in.state.Generations {
@@ -410,7 +413,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 		p.settle(g)
 	}
 	p.retarget()
-	if p.serving != nil {
+	if p.serving != nil && !p.succeeds {
 		p.accept()
 	}
 	closeForeign(removed)

@@ -53,7 +53,8 @@ type Pool struct {
 	// Owned by Run's goroutine.
 	generations []*generation // oldest first
 	serving     *generation
-	override    int // workers as an operator set them; 0: as the release says
+	succeeds    bool // ours, which is ready, is about to replace the adopted one: nobody is given connections
+	override    int  // workers as an operator set them; 0: as the release says
 	frozen      bool
 	deferred    []func()
 	stopping    bool
@@ -260,7 +261,7 @@ func (p *Pool) Commit(number int) error {
 		g.timer.Stop()
 		g.served = time.Now()
 		old := p.serving
-		p.serving = g
+		p.serving, p.succeeds = g, false
 		for _, c := range g.children {
 			if c.state == WorkerIsReady {
 				move(&c.state, WorkerServing, workerMoves)
@@ -306,7 +307,7 @@ func (p *Pool) boundDraining() {
 
 // retarget tells the dispatcher who may get connections.
 func (p *Pool) retarget() {
-	if p.serving == nil {
+	if p.serving == nil || p.succeeds {
 		return
 	}
 	var ws []*window
@@ -424,6 +425,9 @@ func (p *Pool) Restore() {
 		if g == nil || g.state != GenerationIsServing || p.stopping {
 			return
 		}
+		p.succeeds = false
+		p.retarget()
+		p.accept()
 		p.fill(g)
 		for _, c := range g.children {
 			if c.expected && c.state == WorkerServing {

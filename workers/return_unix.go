@@ -247,7 +247,7 @@ func (d *dispatcher) admit() {
 	if d.closed {
 		limit = math.MaxInt
 	}
-	for len(d.returning) > 0 && len(d.queue) < limit {
+	for len(d.returning) > 0 && len(d.queue) < limit && d.serving != nil {
 		r := d.returning[0]
 		d.returning = d.returning[1:]
 		r.w.returning--
