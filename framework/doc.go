@@ -50,6 +50,10 @@
 // until it has been told to close, and only what is left at DrainTimeout is cut,
 // counted and logged.
 //
+// Connections of other protocols, WebSockets for instance, move when the
+// application hands them off at the boundary of a message: see Handoff, OnAdopt
+// and OnDrain.
+//
 // A release that changes what belongs to the master, its listeners for instance,
 // makes an upgrade of the reload: a new master takes the listeners and the living
 // workers over.

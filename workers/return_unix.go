@@ -234,9 +234,9 @@ func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
 		return keptUnserved, false
 	case r.listener == noListener, r.moved.Handoff && d.serving != nil && !d.adopted(r.listener):
 		return keptUnadopted, false
-	case r.moved.Handoff && len(d.targets) == 0:
+	case r.moved.Handoff && d.serving != nil && len(d.targets) == 0:
 		return keptUnserved, false // its worker can do better than to wait
-	case d.closed || d.serving == nil || r.fd < 0:
+	case d.closed || r.fd < 0:
 		return keptLate, false
 	}
 	return 0, true
