@@ -161,6 +161,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 // serves is called when this process has become the master.
 func (m *master) serves() {
 	m.took.Store(true)
+	m.init.Tell(upgrade.NoticeServes)
 	close(m.mayControl)
 	if m.o.PIDFile != "" {
 		if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
@@ -219,6 +220,7 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	}
 	m.successor = successor
 	m.replaced.Store(true)
+	m.init.Tell(upgrade.NoticeReplaced)
 	_ = m.socket.Close() // the successor answers now
 	m.o.logger.Info("replaced by a new master", "pid", pidOf(successor), "took", time.Since(forked).Round(time.Millisecond).String())
 	return m.report(control.ActionUpgrade, began, control.Verdict{OK: true, Generation: s.Number})
@@ -296,6 +298,7 @@ func (m *master) stop(now bool) control.Verdict {
 		m.hurry.Do(func() { close(m.hurried) })
 	}
 	m.stopping.Do(func() {
+		m.init.Tell(upgrade.NoticeStopping)
 		deadline := time.Now().Add(t.timeout)
 		go m.shutDown(t.delay, deadline)
 	})
