@@ -106,7 +106,9 @@ func (l *line) receive(fd int) (ended bool) {
 		case err != nil || n == 0:
 			l.ended = true
 		case n == lineSize && b[0] == lineVersion:
-			l.heard = append(l.heard, notice{senderOf(oob[:oobn]), Notice(b[1])})
+			if pid := senderOf(oob[:oobn]); pid > 0 {
+				l.heard = append(l.heard, notice{pid, Notice(b[1])})
+			}
 		}
 		select {
 		case l.wake <- struct{}{}:
