@@ -24,6 +24,10 @@ func (b backend) Upgrade(context.Context) control.Verdict {
 	return b.m.arbiter.do(wantUpgrade, control.ScaleRequest{})
 }
 
+func (b backend) Rollback(context.Context) control.Verdict {
+	return b.m.arbiter.do(wantRollback, control.ScaleRequest{})
+}
+
 func (b backend) Scale(_ context.Context, r control.ScaleRequest) control.Verdict {
 	return b.m.arbiter.do(wantScale, r)
 }

@@ -33,6 +33,7 @@ type generationSettings struct {
 	KillTimeout  time.Duration
 	HangTimeout  time.Duration // 0: never
 	GiveUpAfter  time.Duration // 0: never
+	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
 	MaxDraining  int
 }
@@ -42,6 +43,7 @@ type masterSettings struct {
 	Listeners  []listener.Spec
 	RuntimeDir string // as configured; "": the default
 	PIDFile    string // "": none
+	User       string // of the workers; "": the master's own
 	// EnvFile is here because the master reads it, for the generations that it
 	// starts: one with another file was given the wrong environment.
 	EnvFile string // "": none
@@ -59,6 +61,7 @@ func (m masterSettings) differs(other masterSettings) []string {
 		{"Listeners", slices.Equal(m.Listeners, other.Listeners)},
 		{"RuntimeDir", m.RuntimeDir == other.RuntimeDir},
 		{"PIDFile", m.PIDFile == other.PIDFile},
+		{"User", m.User == other.User},
 		{"EnvFile", m.EnvFile == other.EnvFile},
 	} {
 		if !f.same {
@@ -72,6 +75,8 @@ func (m masterSettings) differs(other masterSettings) []string {
 type options struct {
 	settings
 
+	account    *workers.Account        // User, if it is not our own
+	userEnv    map[string]string       // its name and home
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
 	logger     *slog.Logger            // never nil
@@ -79,6 +84,9 @@ type options struct {
 	stopOn     []context.Context
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
+
+	readyCheck  string // a path; "": none
+	readyChecks []func(context.Context) error
 
 	env       environment // the inherited variables with those of EnvFile
 	overrides []string    // for the log: "workers=8 from BATON_WORKERS, code says 2"
@@ -99,6 +107,7 @@ func defaultOptions(env environment) *options {
 			ReadyTimeout: 30 * time.Second,
 			KillTimeout:  5 * time.Second,
 			HangTimeout:  30 * time.Second,
+			BakeTime:     10 * time.Second,
 			IdleGrace:    5 * time.Second,
 			MaxDraining:  8,
 		}},
@@ -114,8 +123,10 @@ func defaultOptions(env environment) *options {
 // valid throughout, or into one error that wraps ErrConfig and has a line for
 // every problem. env is the inherited environment.
 //
+// checks are what only one way to serve requires.
+//
 // It binds, forks and changes nothing, so every role can call it.
-func resolve(opts []Option, env environment) (*options, error) {
+func resolve(opts []Option, env environment, checks ...func(*options)) (*options, error) {
 	o := defaultOptions(env)
 	for i, opt := range opts {
 		if opt == nil {
@@ -140,6 +151,10 @@ func resolve(opts []Option, env environment) (*options, error) {
 	o.checkTimes()
 	o.checkListeners()
 	o.checkHandlers()
+	o.checkUser()
+	for _, check := range checks {
+		check(o)
+	}
 	if text, ok := o.env.lookup("GOMEMLIMIT"); ok {
 		// The runtime of a worker would die of it with a crash trace.
 		if _, ok := parseMemory(text); !ok {

@@ -54,7 +54,7 @@ func TestDefaults(t *testing.T) {
 		generationSettings: generationSettings{
 			DrainTimeout: 30 * time.Second, StopTimeout: 25 * time.Second,
 			ReadyTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
-			HangTimeout: 30 * time.Second, IdleGrace: 5 * time.Second, MaxDraining: 8,
+			HangTimeout: 30 * time.Second, BakeTime: 10 * time.Second, IdleGrace: 5 * time.Second, MaxDraining: 8,
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{{Name: "default", Network: "tcp", Address: ":8080"}},
@@ -74,7 +74,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	o := mustResolve(t, nil,
 		Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
 		ReadyTimeout(time.Minute), KillTimeout(0), HangTimeout(0), GiveUpAfter(time.Hour),
-		IdleGrace(0), MaxDraining(1), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
+		BakeTime(time.Minute), IdleGrace(0), MaxDraining(1), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
 		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660)),
 		Handle("admin", h), SingleProcess(), StopOn(ctx), StopOn(ctx),
 		HTTPServer(func(*http.Server) { calls++ }), OnEvent(func(workers.Event) { calls++ }),
@@ -83,7 +83,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	want := settings{
 		generationSettings: generationSettings{
 			Workers: 3, DrainTimeout: 2 * time.Hour, StopTimeout: 9 * time.Second, StopDelay: time.Second,
-			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, MaxDraining: 1,
+			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, BakeTime: time.Minute, MaxDraining: 1,
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{
@@ -131,6 +131,8 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		{GiveUpAfter(-1), "GiveUpAfter(-1ns): " + dur + "from 0s up to 720h"},
 		{IdleGrace(-1), "IdleGrace(-1ns): " + dur + "from 0s up to 720h"},
 		{StopDelay(25 * time.Second), "StopDelay(25s) with StopTimeout(25s, the default): expected StopDelay to be shorter than StopTimeout, which includes it"},
+		{User("no-such-user"), `User("no-such-user"): expected the name or number of an existing user: user: unknown user no-such-user`},
+		{User("a:b"), `User("a:b"): expected the name or number of a user`},
 		{PIDFile("a\x00b"), `PIDFile("a\x00b"): expected a path without NUL bytes, absolute if the working directory is unknown`},
 		{RuntimeDir("\x00"), `RuntimeDir("\x00"): expected a path without NUL bytes, absolute if the working directory is unknown`},
 		{EnvFile("\x00"), `EnvFile("\x00"): expected a path without NUL bytes, absolute if the working directory is unknown`},
@@ -245,7 +247,7 @@ func TestSettingsTravel(t *testing.T) {
 func TestDiffersNamesWhatNeedsAnotherMaster(t *testing.T) {
 	a := listener.NewSpec("tcp", ":1")
 	b := listener.NewSpec("tcp", ":2")
-	base := masterSettings{Listeners: []listener.Spec{a, b}, RuntimeDir: "/r", PIDFile: "/p", EnvFile: "/e"}
+	base := masterSettings{Listeners: []listener.Spec{a, b}, RuntimeDir: "/r", PIDFile: "/p", User: "u", EnvFile: "/e"}
 	for _, tt := range []struct {
 		change func(*masterSettings)
 		want   []string
@@ -255,8 +257,9 @@ func TestDiffersNamesWhatNeedsAnotherMaster(t *testing.T) {
 		{func(m *masterSettings) { m.Listeners = []listener.Spec{b, a} }, []string{"Listeners"}},
 		{func(m *masterSettings) { m.RuntimeDir = "" }, []string{"RuntimeDir"}},
 		{func(m *masterSettings) { m.PIDFile = "" }, []string{"PIDFile"}},
+		{func(m *masterSettings) { m.User = "v" }, []string{"User"}},
 		{func(m *masterSettings) { m.EnvFile = "" }, []string{"EnvFile"}},
-		{func(m *masterSettings) { *m = masterSettings{} }, []string{"Listeners", "RuntimeDir", "PIDFile", "EnvFile"}},
+		{func(m *masterSettings) { *m = masterSettings{} }, []string{"Listeners", "RuntimeDir", "PIDFile", "User", "EnvFile"}},
 	} {
 		other := base
 		tt.change(&other)

@@ -50,9 +50,10 @@ func (s *script) run(ctx context.Context, what string) control.Verdict {
 	}
 }
 
-func (s *script) start(ctx context.Context) control.Verdict   { return s.run(ctx, "start") }
-func (s *script) reload(ctx context.Context) control.Verdict  { return s.run(ctx, "reload") }
-func (s *script) upgrade(ctx context.Context) control.Verdict { return s.run(ctx, "upgrade") }
+func (s *script) start(ctx context.Context) control.Verdict           { return s.run(ctx, "start") }
+func (s *script) reload(ctx context.Context) control.Verdict          { return s.run(ctx, "reload") }
+func (s *script) rollback(ctx context.Context, _ int) control.Verdict { return s.run(ctx, "rollback") }
+func (s *script) upgrade(ctx context.Context) control.Verdict         { return s.run(ctx, "upgrade") }
 
 func (s *script) scale(r control.ScaleRequest) control.Verdict {
 	s.done <- "scale"

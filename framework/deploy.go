@@ -32,9 +32,10 @@ const (
 	wantScale
 	wantStop
 	wantStopNow
+	wantRollback
 )
 
-var wants = [...]string{control.ActionReload, control.ActionUpgrade, control.ActionScale, control.ActionStop, control.ActionStop}
+var wants = [...]string{control.ActionReload, control.ActionUpgrade, control.ActionScale, control.ActionStop, control.ActionStop, control.ActionRollback}
 
 func (w want) String() string { return wants[w] }
 
@@ -51,18 +52,19 @@ const (
 )
 
 // arbitration is the whole of who waits for whom.
-var arbitration = map[phase][5]action{
-	//          reload    upgrade   scale  stop    stop now
-	starting:  {remember, remember, refuse, abort, abort},
-	serving:   {begin, begin, apply, begin, begin},
-	reloading: {remember, remember, apply, abort, abort},
-	upgrading: {remember, remember, apply, abort, abort},
-	stopping:  {refuse, refuse, refuse, hasten, hasten},
+var arbitration = map[phase][6]action{
+	//          reload    upgrade   scale  stop    stop now  rollback
+	starting:  {remember, remember, refuse, abort, abort, refuse},
+	serving:   {begin, begin, apply, begin, begin, begin},
+	reloading: {remember, remember, apply, abort, abort, remember},
+	upgrading: {remember, remember, apply, abort, abort, remember},
+	stopping:  {refuse, refuse, refuse, hasten, hasten, refuse},
 }
 
 // request is one wish. answer is called once, with the verdict.
 type request struct {
 	want   want
+	from   int // the generation that is to be rolled back; 0: any
 	scale  control.ScaleRequest
 	answer func(control.Verdict)
 }
@@ -73,6 +75,7 @@ type jobs interface {
 	start(ctx context.Context) control.Verdict
 	reload(ctx context.Context) control.Verdict // with ActionUpgrade: that is needed instead
 	upgrade(ctx context.Context) control.Verdict
+	rollback(ctx context.Context, from int) control.Verdict
 	scale(control.ScaleRequest) control.Verdict
 	stop(now bool) control.Verdict
 	passOn(want) // to the new master, after an upgrade
@@ -90,7 +93,7 @@ type arbiter struct {
 	cancel context.CancelCauseFunc
 	result chan control.Verdict
 	asked  []request          // whom the result answers
-	later  map[want][]request // remembered: reload, upgrade
+	later  map[want][]request // remembered: reload, upgrade, rollback
 	end    *request           // a stop that waits for what it aborted
 	handed bool               // there is a new master; read by others once ended is closed
 }
@@ -109,8 +112,8 @@ func (a *arbiter) ask(r request) {
 	case <-a.ended:
 		v := control.Verdict{Action: r.want.String(), Reason: "the service has stopped"}
 		switch {
-		case a.handed && r.want == wantScale:
-			v.Reason = "there is a new master"
+		case a.handed && (r.want == wantScale || r.want == wantRollback):
+			v.Reason = newMaster
 		case a.handed:
 			a.jobs.passOn(r.want)
 			v.OK, v.Reason = true, passedOn
@@ -173,6 +176,8 @@ func (a *arbiter) decide(r request) {
 			a.launch(reloading, []request{r}, a.jobs.reload)
 		case wantUpgrade:
 			a.launch(upgrading, []request{r}, a.jobs.upgrade)
+		case wantRollback:
+			a.rollback([]request{r})
 		default:
 			a.stop(r)
 		}
@@ -205,6 +210,16 @@ func (a *arbiter) launch(p phase, asked []request, job func(context.Context) con
 		v.TookMS = time.Since(began).Milliseconds()
 		result <- v
 	}()
+}
+
+// rollback counts as a reload, of another release. Somebody who means whatever
+// serves is obeyed before the pool, which means a generation that fails.
+func (a *arbiter) rollback(asked []request) {
+	from := asked[0].from
+	for _, r := range asked {
+		from = min(from, r.from)
+	}
+	a.launch(reloading, asked, func(ctx context.Context) control.Verdict { return a.jobs.rollback(ctx, from) })
 }
 
 func (a *arbiter) stop(r request) {
@@ -241,11 +256,15 @@ func (a *arbiter) settle(v control.Verdict) (final bool) {
 	// An upgrade brings new workers too, so it answers both.
 	if up := a.later[wantUpgrade]; len(up) > 0 {
 		all := append(up, a.later[wantReload]...)
-		clear(a.later)
+		delete(a.later, wantUpgrade)
+		delete(a.later, wantReload)
 		a.launch(upgrading, all, a.jobs.upgrade)
 	} else if re := a.later[wantReload]; len(re) > 0 {
-		clear(a.later)
+		delete(a.later, wantReload)
 		a.launch(reloading, re, a.jobs.reload)
+	} else if back := a.later[wantRollback]; len(back) > 0 {
+		delete(a.later, wantRollback)
+		a.rollback(back)
 	}
 	return false
 }
@@ -279,9 +298,13 @@ func (a *arbiter) passOn() {
 	case len(a.later[wantReload]) > 0:
 		a.jobs.passOn(wantReload)
 	}
-	for _, rs := range a.later {
+	for w, rs := range a.later {
 		for _, r := range rs {
-			r.answer(control.Verdict{OK: true, Action: r.want.String(), Reason: passedOn})
+			v := control.Verdict{OK: true, Action: w.String(), Reason: passedOn}
+			if w == wantRollback { // no signal asks for it
+				v.OK, v.Reason = false, newMaster
+			}
+			r.answer(v)
 		}
 	}
 	clear(a.later)
@@ -304,7 +327,10 @@ func (a *arbiter) refuseAll(reason string) {
 	}
 }
 
-const passedOn = "passed on to the new master"
+const (
+	passedOn  = "passed on to the new master"
+	newMaster = "there is a new master"
+)
 
 var (
 	errQuit     = fmt.Errorf("the master ends")

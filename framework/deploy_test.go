@@ -16,14 +16,14 @@ import (
 
 // TestEveryCellOfTheTable asks for everything in every phase.
 func TestEveryCellOfTheTable(t *testing.T) {
-	table := [...][5]action{
-		starting:  {remember, remember, refuse, abort, abort},
-		serving:   {begin, begin, apply, begin, begin},
-		reloading: {remember, remember, apply, abort, abort},
-		upgrading: {remember, remember, apply, abort, abort},
-		stopping:  {refuse, refuse, refuse, hasten, hasten},
+	table := [...][6]action{
+		starting:  {remember, remember, refuse, abort, abort, refuse},
+		serving:   {begin, begin, apply, begin, begin, begin},
+		reloading: {remember, remember, apply, abort, abort, remember},
+		upgrading: {remember, remember, apply, abort, abort, remember},
+		stopping:  {refuse, refuse, refuse, hasten, hasten, refuse},
 	}
-	jobOf := map[want]string{wantReload: "reload", wantUpgrade: "upgrade"}
+	jobOf := map[want]string{wantReload: "reload", wantUpgrade: "upgrade", wantRollback: "rollback"}
 	stopOf := map[want]string{wantStop: "stop", wantStopNow: "stop now"}
 	for p, row := range table {
 		for w, a := range row {

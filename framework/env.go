@@ -152,6 +152,8 @@ var (
 		func(o *options) *time.Duration { return &o.HangTimeout })
 	giveUpAfterVar = durationVar("GiveUpAfter", "BATON_GIVE_UP_AFTER", 0,
 		func(o *options) *time.Duration { return &o.GiveUpAfter })
+	bakeTimeVar = durationVar("BakeTime", "BATON_BAKE_TIME", 0,
+		func(o *options) *time.Duration { return &o.BakeTime })
 	idleGraceVar = durationVar("IdleGrace", "BATON_IDLE_GRACE", 0,
 		func(o *options) *time.Duration { return &o.IdleGrace })
 
@@ -179,8 +181,8 @@ var (
 
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
-		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, idleGraceVar, maxDrainingVar,
-		pidFileVar, runtimeDirVar, modeVar,
+		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, maxDrainingVar,
+		pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 

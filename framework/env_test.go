@@ -17,12 +17,12 @@ func TestVariablesWinOverCode(t *testing.T) {
 		"BATON_STOP_DELAY": "5s", "BATON_READY_TIMEOUT": "1m", "BATON_KILL_TIMEOUT": "6s",
 		"BATON_HANG_TIMEOUT": "0", "BATON_GIVE_UP_AFTER": "7m", "BATON_IDLE_GRACE": "8s",
 		"BATON_MAX_DRAINING": "2", "BATON_PID_FILE": "/a.pid", "BATON_RUNTIME_DIR": "/run/a",
-		"BATON_MODE": "single", "BATON_COLOUR": "unknown ones are ignored",
+		"BATON_MODE": "single", "BATON_BAKE_TIME": "9s", "BATON_COLOUR": "unknown ones are ignored",
 	}, Workers(2), RuntimeDir("/run/b"))
 	want := generationSettings{
 		Workers: 8, DrainTimeout: time.Hour, StopTimeout: 50 * time.Second, StopDelay: 5 * time.Second,
 		ReadyTimeout: time.Minute, KillTimeout: 6 * time.Second, HangTimeout: 0,
-		GiveUpAfter: 7 * time.Minute, IdleGrace: 8 * time.Second, MaxDraining: 2,
+		GiveUpAfter: 7 * time.Minute, BakeTime: 9 * time.Second, IdleGrace: 8 * time.Second, MaxDraining: 2,
 	}
 	if diff := cmp.Diff(want, o.generationSettings); diff != "" {
 		t.Error(diff)
@@ -39,6 +39,7 @@ func TestVariablesWinOverCode(t *testing.T) {
 		`kill_timeout=6s from BATON_KILL_TIMEOUT, default 5s`,
 		`hang_timeout=0s from BATON_HANG_TIMEOUT, default 30s`,
 		`give_up_after=7m0s from BATON_GIVE_UP_AFTER, default 0s`,
+		`bake_time=9s from BATON_BAKE_TIME, default 10s`,
 		`idle_grace=8s from BATON_IDLE_GRACE, default 5s`,
 		`max_draining=2 from BATON_MAX_DRAINING, default 8`,
 		`pid_file="/a.pid" from BATON_PID_FILE, default ""`,

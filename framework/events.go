@@ -31,6 +31,8 @@ func (l logger) event(e workers.Event) {
 			args = append(args, "stderr", e.Stderr)
 		}
 		l.Error(fmt.Sprintf("generation %d refused", e.Generation), args...)
+	case workers.GenerationFailing:
+		l.Error(fmt.Sprintf("generation %d fails", e.Generation), "crashes", e.Crashes, "after", round(e.After), "reason", e.Reason)
 	case workers.WorkerForked:
 		l.Debug("worker forked", "worker", e.Worker.String(), "pid", e.PID, "restart", e.Restart)
 	case workers.WorkerUnstarted:

@@ -39,6 +39,10 @@ func TestLogLines(t *testing.T) {
 			`level=ERROR msg="generation 7 refused" reason=late`,
 		},
 		{
+			workers.GenerationFailing{Generation: 7, Crashes: 3, After: 4100 * time.Millisecond, Reason: "exit status 2"},
+			`level=ERROR msg="generation 7 fails" crashes=3 after=4.1s reason="exit status 2"`,
+		},
+		{
 			workers.WorkerForked{Worker: w, PID: 12, Restart: true},
 			`level=DEBUG msg="worker forked" worker=7.2 pid=12 restart=true`,
 		},

@@ -32,6 +32,7 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 		if isNilHandler(h) {
 			return errors.New("build: returned neither a handler nor an error")
 		}
+		l.built <- h
 		var servers []*httpServer
 		failed := make(chan error, len(ls.names))
 		for name, ln := range ls.All() {

@@ -41,11 +41,45 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 	if scaled := m.scaled.Load(); scaled > 0 {
 		n = int(scaled)
 	}
+	if m.pinnedEnv != nil {
+		return o, m.pinnedEnv, nil
+	}
 	return o, m.workerEnv(m.env, n), nil
 }
 
+// rollback starts the release that served before, from what is pinned of it.
+func (m *master) rollback(ctx context.Context, from int) control.Verdict {
+	began := time.Now()
+	s, err := m.pool.Previous(from)
+	if err != nil {
+		return m.report(control.ActionRollback, began, control.Verdict{Reason: err.Error()})
+	}
+	s.Number = m.next
+	m.next++
+	m.pinnedEnv = s.Env
+	err = m.pool.Prepare(ctx, s)
+	if err == nil {
+		err = m.commit(s.Number)
+	}
+	m.pinnedEnv = nil
+	if err != nil {
+		return m.report(control.ActionRollback, began, m.refused(s.Number, err))
+	}
+	m.o.logger.Warn("rolled back, the next reload takes the binary on disk again", "generation", s.Number, "binary", s.Binary.Path)
+	return m.report(control.ActionRollback, began, control.Verdict{OK: true, Generation: s.Number})
+}
+
+// failing takes back a young generation whose workers keep dying.
+func (m *master) failing(generation int) {
+	go m.arbiter.ask(request{want: wantRollback, from: generation, answer: func(v control.Verdict) {
+		if !v.OK {
+			m.o.logger.Error("not rolled back", "generation", generation, "reason", v.Reason)
+		}
+	}})
+}
+
 func (m *master) workerEnv(env environment, n int) []string {
-	return shareEnv(env, n, m.cpus).list()
+	return shareEnv(m.o.asUser(env), n, m.cpus).list()
 }
 
 // spec pins the binary on disk and reads the environment for a new generation.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type life struct {
 
 	open      func() int // connections, now
 	tally     tally
+	built     chan http.Handler // what the ready check asks, once there is one
 	graceOnce sync.Once
 	cutOnce   sync.Once
 	atCut     int // connections that were open when cut was closed
@@ -54,6 +56,7 @@ func newLife(open func() int) *life {
 	l := &life{
 		open:     open,
 		draining: make(chan struct{}), graceUp: make(chan struct{}), cut: make(chan struct{}), ready: make(chan struct{}),
+		built: make(chan http.Handler, 1),
 	}
 	base := context.WithValue(context.Background(), lifeKey{}, l)
 	l.base, l.endBase = context.WithCancel(base)

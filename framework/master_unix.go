@@ -52,6 +52,7 @@ type master struct {
 	env       environment // of the generation being started
 	times     stopTimes   // that it asks for
 	asked     int         // workers that it asks for
+	pinnedEnv []string    // of a release that served before, while it is started again
 	upgrades  int         // masters before this one
 	successor *os.Process
 	failure   error // why the first generation did not start
@@ -119,7 +120,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}
 	m.pool = workers.New(workers.Config{
 		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
-		OnEvent: m.event, Options: m.workerOptions,
+		OnEvent: m.event, OnFailing: m.failing, Account: m.o.account, Options: m.workerOptions,
 	})
 	m.arbiter = newArbiter(m)
 	m.control = control.NewServer(backend{m})

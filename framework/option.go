@@ -18,7 +18,7 @@ import (
 //
 // Options of a generation (Workers, the timeouts, MaxDraining) are in force
 // from the moment that the generation serves, so a new binary brings its own
-// with one HUP. Options of the master (Listen, RuntimeDir, PIDFile, EnvFile)
+// with one HUP. Options of the master (Listen, RuntimeDir, PIDFile, User, EnvFile)
 // need a new master: where a new binary changes one, the HUP becomes an
 // upgrade.
 //
@@ -142,6 +142,15 @@ func HangTimeout(d time.Duration) Option { return hangTimeoutVar.code(d) }
 // a worker comes back. Variable BATON_GIVE_UP_AFTER.
 func GiveUpAfter(d time.Duration) Option { return giveUpAfterVar.code(d) }
 
+// BakeTime is how long a generation counts as young once it serves. If its
+// workers die too often while it is, three times or as often as half of them,
+// whichever is more, the master goes back to the release that served before,
+// which stays pinned. From 0 to 720 hours.
+//
+// Default 10 s. Variable BATON_BAKE_TIME. Zero never goes back by itself; an
+// operator can, by batonctl rollback.
+func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
+
 // IdleGrace is how long a draining worker keeps idle connections that it
 // cannot hand on, so that a client about to write its next request is still
 // answered, with "Connection: close". From 0 to 720 hours; DrainTimeout and
@@ -165,6 +174,18 @@ func MaxDraining(n int) Option { return maxDrainingVar.code(n) }
 //
 // Default "": none. Variable BATON_PID_FILE.
 func PIDFile(path string) Option { return pidFileVar.code(path) }
+
+// User is the user that the workers run as, by name or number, with its groups,
+// and without a way to gain privileges (no_new_privs on Linux): the master
+// stays what it is, root as a rule, and holds the listeners. USER, LOGNAME and
+// HOME are set for it, unless EnvFile sets them.
+//
+// All that a worker opens by itself must be accessible to that user, its working
+// directory and certificate files among it; the executable needs no more than to
+// be executable. Without root it can only be the user who starts the service.
+//
+// Default "": the master's own. Variable BATON_USER. Ignored by SingleProcess.
+func User(name string) Option { return userVar.code(name) }
 
 // RuntimeDir is the directory of the control socket and of the lock that keeps
 // a second master out. It is made if need be, for its owner alone. A relative

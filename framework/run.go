@@ -49,13 +49,13 @@ func Serve(serve func(context.Context, Listeners) error, opts ...Option) error {
 	if serve == nil {
 		return configError([]string{"Serve(nil): expected a function"})
 	}
-	return run(opts, func(*options) serveFunc { return serve })
+	return run(opts, func(*options) serveFunc { return serve }, noHandler)
 }
 
 type serveFunc func(context.Context, Listeners) error
 
-func run(opts []Option, app func(*options) serveFunc) error {
-	o, err := resolve(opts, currentEnvironment())
+func run(opts []Option, app func(*options) serveFunc, checks ...func(*options)) error {
+	o, err := resolve(opts, currentEnvironment(), checks...)
 	if err != nil {
 		return err
 	}

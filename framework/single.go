@@ -67,6 +67,7 @@ func runSingle(o *options, serve serveFunc) error {
 	}
 	started := time.Now()
 	ready, allAccepting := l.ready, accepting.all
+	checked := make(chan error, 1)
 	unready := time.NewTimer(o.ReadyTimeout)
 	defer unready.Stop()
 	for draining := false; !draining; {
@@ -76,7 +77,13 @@ func runSingle(o *options, serve serveFunc) error {
 			Ready(l.base)
 		case <-ready:
 			ready = nil
+			go func() { checked <- o.passes(l.base, l.built) }()
+		case err := <-checked:
 			unready.Stop()
+			if err != nil {
+				_ = l.end(o.KillTimeout)
+				return fmt.Errorf("%w: %w", ErrNotReady, err)
+			}
 			o.logger.Info("serving", "role", RoleSingle.String(), "took", time.Since(started).Round(time.Millisecond).String())
 		case <-unready.C:
 			_ = l.end(o.KillTimeout)

@@ -50,6 +50,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 		wl, ok := ln.(*workers.Listener)
 		return ok && w.Return(wl, c, m)
 	}
+	checked := make(chan error, 1)
 	returned := make(chan error, 1)
 	go func() { returned <- serve(l.serve, ls) }()
 
@@ -62,7 +63,16 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 			continue
 		case <-sayReady:
 			sayReady = nil
-			if err := w.Ready(); err != nil {
+			go func() { checked <- o.passes(l.base, l.built) }()
+			continue
+		case err := <-checked:
+			if err == nil {
+				err = w.Ready()
+			} else {
+				w.Failed(err.Error())
+				_ = l.end(o.KillTimeout)
+			}
+			if err != nil {
 				return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
 			}
 			continue
@@ -150,6 +160,6 @@ func (s generationSettings) workerOptions(cpus int) workers.Options {
 	}
 	return workers.Options{
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
-		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
+		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, BakeTime: s.BakeTime, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
 	}
 }

@@ -224,7 +224,7 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"OnListen=nil", "OnListen(nil)", "expected a function"},
 		{"Handle=main,nil", `Handle("main", nil)`, "expected a handler"},
 		{"Handle=admin", `Handle("admin")`, `expected one of ["main"]`},
-		{"nil", "option 2 of 2 is nil", "expected an Option"},
+		{"nil", "option 3 of 3 is nil", "expected an Option"},
 		{"Listen=udp,127.0.0.1:0", `network "udp"`, "expected tcp, tcp4, tcp6 or unix"},
 		{"Listen=tcp,127.0.0.1", `address "127.0.0.1"`, "expected host:port"},
 		{"Listen=tcp,127.0.0.1:65536", `address "127.0.0.1:65536"`, "expected a port from 0 to 65535"},

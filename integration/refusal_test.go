@@ -133,6 +133,11 @@ func TestBadReleaseIsRefusedAndNobodyNotices(t *testing.T) {
 			[]string{"worker ", ": testapp: build fails as told"}},
 		{"build panics", fails(config.FailBuildPanic), "panic: testapp: build panics as told",
 			[]string{"worker ", ": exit status 2 before it was ready"}},
+		{"answers 500 to the ready check", func(s *service) {
+			cfg := s.cfg
+			cfg.Fail, cfg.Options.ReadyCheck = config.FailRequests, "/version"
+			s.install(cfg)
+		}, "testapp: fails as told", []string{"worker ", ": ready check /version: status 500: testapp: fails as told"}},
 		{"never ready", fails(config.FailNeverReady), "testapp: waits as told",
 			[]string{"ready within 500ms"}},
 		{"not executable", func(s *service) { s.installFile(testapp, 0o644) }, "",

@@ -5,13 +5,12 @@ import (
 	"os"
 )
 
-// execPath is the path to execute. The magic link is looked up by pid and not
-// by /proc/self, because the child moves file descriptors before it executes
-// and may have put another file at that number.
-func (b *Binary) execPath() string {
-	link := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), b.file.Fd())
-	if _, err := os.Stat(link); err != nil {
+// execPath is the path that executes the pinned file, which the child has at
+// descriptor fd. The child looks it up as itself: it may be another user by
+// then, who must not look into the master.
+func (b *Binary) execPath(fd int) string {
+	if _, err := os.Stat(fmt.Sprintf("/proc/self/fd/%d", b.file.Fd())); err != nil {
 		return b.Path // no /proc: the path has to do
 	}
-	return link
+	return fmt.Sprintf("/proc/self/fd/%d", fd)
 }

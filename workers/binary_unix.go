@@ -83,5 +83,16 @@ func adoptBinary(b Binary, f *os.File) *Binary {
 	return &b
 }
 
+// again is the same executable, pinned once more.
+func (b *Binary) again() (*Binary, error) {
+	f, err := dupFile(b.file)
+	if err != nil {
+		return nil, err
+	}
+	other := *b
+	other.file = f
+	return &other, nil
+}
+
 // Close gives the executable up.
 func (b *Binary) Close() error { return b.file.Close() }

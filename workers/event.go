@@ -109,6 +109,15 @@ type GenerationRefused struct {
 	Stderr     string
 }
 
+// GenerationFailing: the workers of a generation that serves since less than
+// BakeTime die too often. If its master can, it goes back to the release before.
+type GenerationFailing struct {
+	Generation int
+	Crashes    int
+	After      time.Duration // since it served
+	Reason     string        // the last worker's end
+}
+
 // GenerationDrained: the last worker of an old generation is gone.
 type GenerationDrained struct {
 	Generation int
@@ -140,5 +149,6 @@ func (WorkerExited) event()      {}
 func (GenerationServing) event() {}
 func (GenerationRefused) event() {}
 func (GenerationDrained) event() {}
+func (GenerationFailing) event() {}
 func (AcceptPaused) event()      {}
 func (AcceptResumed) event()     {}

@@ -25,6 +25,9 @@ type generation struct {
 	born, served, drained time.Time
 	introduced            bool // its first worker has told its options
 	probe                 bool // it is only to do that
+	rollback              bool // its release served before
+	crashes               int  // while it was young
+	failing               bool // too many
 	done                  func(error)
 	timer                 *time.Timer
 	outcome               Drained // of those of its workers that have drained

@@ -10,6 +10,7 @@ type Options struct {
 	KillTimeout  time.Duration // from a missed deadline to SIGKILL
 	HangTimeout  time.Duration // without an answer before it is killed; 0 = never
 	GiveUpAfter  time.Duration // without any serving worker before Run fails; 0 = never
+	BakeTime     time.Duration // a generation that crashes when it is younger is taken back; 0 = never
 	IdleGrace    time.Duration // how long a draining worker keeps idle connections
 	MaxDraining  int           // old generations at a time; the oldest beyond are cut
 }

@@ -21,11 +21,13 @@ import (
 type Config struct {
 	Argv      []string             // of the workers; Argv[0] as the master was started
 	Dir       string               // their working directory
+	Account   *Account             // that they run as; nil: the master's own
 	Stderr    *os.File             // theirs once they are ready; nil: os.Stderr
 	Listeners []*listener.Listener // owned by the caller, accepted on by the pool
 	Workers   int                  // as an operator has set them for an earlier pool; 0: as the release says
 	Policy    dispatch.Policy      // nil: round-robin
 	OnEvent   func(Event)          // may be nil
+	OnFailing func(generation int) // a young one crashes too often; must not block; may be nil
 
 	// Options reads the Intro of a generation's first worker: it returns the
 	// generation's options and the environment of its workers, which may depend
@@ -62,6 +64,7 @@ type Pool struct {
 	lastTick    time.Time
 	unserved    time.Time     // since when nobody serves; zero when somebody does
 	refused     *RefusedError // the last
+	previous    *release      // that served before; nil if there is none to go back to
 	drained     Drained       // by all workers that ever drained
 }
 
@@ -108,6 +111,7 @@ const tick = 500 * time.Millisecond
 func (p *Pool) Run() error {
 	defer p.events.close()
 	defer p.reserve.close()
+	defer p.forget()
 	go p.stderr.run()
 	defer p.stderr.close()
 	defer close(p.ended)
@@ -172,6 +176,7 @@ type Spec struct {
 	Number       int
 	Binary       *Binary       // the pool closes it
 	Env          []string      // of its first worker; the others' comes with the options
+	Rollback     bool          // of the release that served before
 	Probe        bool          // only hear its Intro, and end it
 	ReadyTimeout time.Duration // until its own options are known
 	KillTimeout  time.Duration
@@ -194,7 +199,7 @@ func (p *Pool) Prepare(ctx context.Context, s Spec) error {
 		g = &generation{
 			number: s.Number, binary: s.Binary, env: s.Env, ledger: newLedger(s.Number), wanted: 1,
 			options: Options{Workers: 1, ReadyTimeout: s.ReadyTimeout, KillTimeout: s.KillTimeout},
-			slots:   map[int]*slot{}, born: now, probe: s.Probe, done: func(err error) { result <- err },
+			slots:   map[int]*slot{}, born: now, probe: s.Probe, rollback: s.Rollback, done: func(err error) { result <- err },
 		}
 		g.timer = time.AfterFunc(s.ReadyTimeout, func() { p.post(func() { p.tooLate(g) }) })
 		p.generations = append(p.generations, g)
@@ -278,6 +283,7 @@ func (p *Pool) Commit(number int) error {
 			Took: g.served.Sub(g.born), Previous: previous,
 		})
 		if old != nil {
+			p.outlive(old, g)
 			p.drain(old, g.options.DrainTimeout, fmt.Sprintf("replaced by generation %d", g.number))
 		}
 		p.boundDraining()

@@ -164,7 +164,7 @@ func TestPinnedBinaryRunsThoughReplacedOnDisk(t *testing.T) {
 	}
 	run := func(path string) string {
 		p, err := startProcess(path, []string{"app"}, &syscall.ProcAttr{
-			Env: append(os.Environ(), taskEnv+"=exit 3"), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{},
+			Env: append(os.Environ(), taskEnv+"=exit 3"), Files: []uintptr{0, 1, 2, b.file.Fd()}, Sys: &syscall.SysProcAttr{},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -172,7 +172,7 @@ func TestPinnedBinaryRunsThoughReplacedOnDisk(t *testing.T) {
 		defer p.close()
 		return p.wait()
 	}
-	if s := run(b.execPath()); s != "exit status 3" {
+	if s := run(b.execPath(3)); s != "exit status 3" {
 		t.Errorf("pinned: %s", s)
 	}
 	if s := run(path); s != "exit status 7" {
@@ -181,7 +181,7 @@ func TestPinnedBinaryRunsThoughReplacedOnDisk(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if s := run(b.execPath()); s != "exit status 3" {
+	if s := run(b.execPath(3)); s != "exit status 3" {
 		t.Errorf("pinned and removed: %s", s)
 	}
 }

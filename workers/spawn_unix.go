@@ -28,6 +28,7 @@ const (
 	workerPage   = 4
 	workerStderr = 5
 	workerCrash  = 6
+	workerBinary = 7 // what it was executed from
 )
 
 // marker is what MarkerEnv holds.
@@ -119,15 +120,24 @@ func start(b *Binary, id ID, cfg Config, env []string, stderr io.Writer) (s *sta
 
 	m := marker{Nonce: s.nonce, Generation: id.Generation, Slot: id.Slot, Argv0: cfg.Argv[0]}
 	title := fmt.Sprintf("%s: worker %s", filepath.Base(cfg.Argv[0]), id)
-	s.proc, err = startProcess(b.execPath(), append([]string{title}, cfg.Argv[1:]...), &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Dir: cfg.Dir,
 		Env: workerEnv(env, m),
 		Files: []uintptr{
 			null.Fd(), os.Stdout.Fd(), errW.Fd(),
-			remote.Fd(), s.page.Fd(), cfg.Stderr.Fd(), s.crash.Fd(),
+			remote.Fd(), s.page.Fd(), cfg.Stderr.Fd(), s.crash.Fd(), b.file.Fd(),
 		},
-		Sys: &syscall.SysProcAttr{Setpgid: true},
-	})
+		Sys: &syscall.SysProcAttr{Setpgid: true, Credential: cfg.Account.credential()},
+	}
+	exec := func() (err error) {
+		s.proc, err = startProcess(b.execPath(workerBinary), append([]string{title}, cfg.Argv[1:]...), attr)
+		return err
+	}
+	if cfg.Account != nil {
+		err = confined(exec)
+	} else {
+		err = exec()
+	}
 	if err != nil {
 		errR.Close()
 		return s, fmt.Errorf("start %s: %w", b.Path, err)

@@ -247,6 +247,7 @@ func (p *Pool) exited(c *child, status string) {
 			served = time.Since(c.ready)
 		}
 		respawn = p.respawn(g, c.id.Slot, served)
+		p.crashed(g, s.lastExit)
 	case g.state == GenerationIsServing && !p.stopping && c.id.Slot <= g.wanted && !g.occupied(c.id.Slot):
 		p.spawn(g, c.id.Slot, nil) // left on request, and nobody took its place yet
 	}

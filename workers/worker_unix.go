@@ -58,6 +58,7 @@ func Marked() (*Mark, bool) {
 	for fd := workerIPC; fd <= workerCrash; fd++ {
 		syscall.CloseOnExec(fd)
 	}
+	syscall.Close(workerBinary) // it has done its service
 	os.Args[0] = m.Argv0
 	return &Mark{marker: m, arrived: forsaken(workerIPC)}, true
 }

@@ -80,6 +80,8 @@ func TestExitCodesAndOutput(t *testing.T) {
 
 		{"--runtime-dir " + refuse + " reload", 1, "", "batonctl: reload " + tail},
 		{"--runtime-dir " + refuse + " upgrade", 1, "", "batonctl: upgrade " + tail},
+		{"--runtime-dir " + refuse + " rollback", 1, "", "batonctl: rollback " + tail},
+		{"--runtime-dir " + obey + " rollback", 0, "rollback: done, generation 7 (1.5s)\n", ""},
 		{"--runtime-dir " + refuse + " scale 3", 1, "", "batonctl: scale " + tail},
 		{"--runtime-dir " + refuse + " stop", 1, "", "batonctl: stop " + tail},
 		{"--runtime-dir " + refuse + " status", 0, "~serving (not accepting)", ""},
@@ -126,7 +128,7 @@ func TestHelpTellsTheExitCodes(t *testing.T) {
 		t.Errorf("have code %d, stderr %q", r.code, r.stderr)
 	}
 	for _, want := range []string{"0 done", "1 refused or failed", "2 usage", "3 no service reached",
-		"--runtime-dir", "$RUNTIME_DIRECTORY", "reload", "upgrade", "scale", "stop", "status"} {
+		"--runtime-dir", "$RUNTIME_DIRECTORY", "reload", "upgrade", "rollback", "scale", "stop", "status"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("no %q in\n%s", want, r.stdout)
 		}

@@ -25,6 +25,8 @@ type reloadCmd struct{}
 
 type upgradeCmd struct{}
 
+type rollbackCmd struct{}
+
 type scaleCmd struct {
 	Workers string `arg:"" help:"Number of workers, or +N or -N to change it by." placeholder:"N|+N|-N"`
 }
@@ -78,6 +80,11 @@ func (c *reloadCmd) Run(e *env) error {
 // Run asks for an upgrade.
 func (c *upgradeCmd) Run(e *env) error {
 	return e.ask(control.ActionUpgrade, e.client.Upgrade)
+}
+
+// Run asks for the release that served before.
+func (c *rollbackCmd) Run(e *env) error {
+	return e.ask(control.ActionRollback, e.client.Rollback)
 }
 
 // Run asks for another number of workers.

@@ -83,6 +83,10 @@ func (s *script) Upgrade(ctx context.Context) control.Verdict {
 	return s.decide(ctx, control.ActionUpgrade, control.ScaleRequest{}, false)
 }
 
+func (s *script) Rollback(ctx context.Context) control.Verdict {
+	return s.decide(ctx, control.ActionRollback, control.ScaleRequest{}, false)
+}
+
 func (s *script) Scale(ctx context.Context, r control.ScaleRequest) control.Verdict {
 	return s.decide(ctx, control.ActionScale, r, false)
 }

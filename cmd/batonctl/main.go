@@ -58,11 +58,12 @@ type cli struct {
 	RuntimeDir string         `help:"Runtime directory of the service. Default: $$RUNTIME_DIRECTORY, else the only service found in the default places." placeholder:"DIR" xor:"where"`
 	Timeout    *time.Duration `help:"Longest wait for an answer, 0 for no limit. Default: 10s for status, no limit for the others." placeholder:"60s"`
 
-	Status  statusCmd  `cmd:"" help:"Show the state, the generations and the workers."`
-	Reload  reloadCmd  `cmd:"" help:"Replace the workers by the binary on disk; the master stays."`
-	Upgrade upgradeCmd `cmd:"" help:"Replace the master and the workers by the binary on disk."`
-	Scale   scaleCmd   `cmd:"" help:"Change the number of workers."`
-	Stop    stopCmd    `cmd:"" help:"Drain and end the service."`
+	Status   statusCmd   `cmd:"" help:"Show the state, the generations and the workers."`
+	Reload   reloadCmd   `cmd:"" help:"Replace the workers by the binary on disk; the master stays."`
+	Upgrade  upgradeCmd  `cmd:"" help:"Replace the master and the workers by the binary on disk."`
+	Rollback rollbackCmd `cmd:"" help:"Go back to the workers of the release that served before."`
+	Scale    scaleCmd    `cmd:"" help:"Change the number of workers."`
+	Stop     stopCmd     `cmd:"" help:"Drain and end the service."`
 }
 
 // failure is an error with the exit code it leads to.

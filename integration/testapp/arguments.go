@@ -36,6 +36,8 @@ func argumentOption(name, value string) framework.Option {
 	switch name {
 	case "Workers":
 		return framework.Workers(number(value))
+	case "BakeTime":
+		return framework.BakeTime(duration(value))
 	case "MaxDraining":
 		return framework.MaxDraining(number(value))
 	case "DrainTimeout":
@@ -54,6 +56,10 @@ func argumentOption(name, value string) framework.Option {
 		return framework.GiveUpAfter(duration(value))
 	case "IdleGrace":
 		return framework.IdleGrace(duration(value))
+	case "User":
+		return framework.User(value)
+	case "ReadyCheck":
+		return framework.ReadyCheck(value)
 	case "PIDFile":
 		return framework.PIDFile(value)
 	case "RuntimeDir":

@@ -56,6 +56,8 @@ func failInBuild(ctx context.Context, fail string) error {
 		forever()
 	case config.FailAfterReady:
 		time.AfterFunc(300*time.Millisecond, func() { os.Exit(3) })
+	case config.FailLater:
+		time.AfterFunc(2*time.Second, func() { os.Exit(3) })
 	case config.FailStop:
 		framework.OnStop(ctx, func(context.Context) error { forever(); return nil })
 	}

@@ -31,6 +31,10 @@ func handler(cfg config.Config) http.Handler {
 	})
 	mux.HandleFunc("GET /hostile", hostile)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if failure(cfg) == config.FailRequests {
+			http.Error(w, "testapp: fails as told", http.StatusInternalServerError)
+			return
+		}
 		w.Header().Set("X-Version", cfg.Version)
 		w.Header().Set("X-Worker", framework.WorkerID())
 		mux.ServeHTTP(w, r)

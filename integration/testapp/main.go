@@ -75,9 +75,17 @@ func options(cfg config.Config) []framework.Option {
 	opts = given(opts, c.HangTimeout, framework.HangTimeout)
 	opts = given(opts, c.GiveUpAfter, framework.GiveUpAfter)
 	opts = given(opts, c.IdleGrace, framework.IdleGrace)
+	opts = append(opts, framework.BakeTime(0)) // most tests kill what is young
+	opts = given(opts, c.BakeTime, framework.BakeTime)
 	opts = given(opts, c.MaxDraining, framework.MaxDraining)
 	if c.PIDFile != "" {
 		opts = append(opts, framework.PIDFile(c.PIDFile))
+	}
+	if c.ReadyCheck != "" {
+		opts = append(opts, framework.ReadyCheck(c.ReadyCheck))
+	}
+	if c.User != "" {
+		opts = append(opts, framework.User(c.User))
 	}
 	if c.RuntimeDir != "" {
 		opts = append(opts, framework.RuntimeDir(c.RuntimeDir))

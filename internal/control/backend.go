@@ -4,10 +4,11 @@ import "context"
 
 // Actions that a Verdict is about.
 const (
-	ActionReload  = "reload"
-	ActionUpgrade = "upgrade"
-	ActionScale   = "scale"
-	ActionStop    = "stop"
+	ActionReload   = "reload"
+	ActionUpgrade  = "upgrade"
+	ActionRollback = "rollback"
+	ActionScale    = "scale"
+	ActionStop     = "stop"
 )
 
 // Backend is the service behind a Server. Its methods are called from many
@@ -24,6 +25,8 @@ type Backend interface {
 	Reload(ctx context.Context) Verdict
 	// Upgrade replaces the master too; it returns when the deploy is decided.
 	Upgrade(ctx context.Context) Verdict
+	// Rollback goes back to the release that served before.
+	Rollback(ctx context.Context) Verdict
 	// Scale changes the number of workers of the serving generation.
 	Scale(ctx context.Context, r ScaleRequest) Verdict
 	// Stop begins to stop the service.

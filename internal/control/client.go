@@ -99,6 +99,11 @@ func (c *Client) Upgrade(ctx context.Context) (Verdict, error) {
 	return c.verdict(ctx, "/upgrade", nil)
 }
 
+// Rollback asks for the release that served before, and waits for the verdict.
+func (c *Client) Rollback(ctx context.Context) (Verdict, error) {
+	return c.verdict(ctx, "/rollback", nil)
+}
+
 // Scale asks for another number of workers and waits for the verdict.
 func (c *Client) Scale(ctx context.Context, r ScaleRequest) (Verdict, error) {
 	return c.verdict(ctx, "/scale", r)

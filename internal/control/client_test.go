@@ -24,8 +24,9 @@ func TestClientCarriesEverything(t *testing.T) {
 		stop: func(_ context.Context, r StopRequest) Verdict {
 			return Verdict{Action: ActionStop, Reason: "no", Stderr: "a\nb\n"}
 		},
-		reload:  func(context.Context) Verdict { return Verdict{OK: true, Action: ActionReload} },
-		upgrade: func(context.Context) Verdict { return Verdict{OK: true, Action: ActionUpgrade} },
+		reload:   func(context.Context) Verdict { return Verdict{OK: true, Action: ActionReload} },
+		upgrade:  func(context.Context) Verdict { return Verdict{OK: true, Action: ActionUpgrade} },
+		rollback: func(context.Context) Verdict { return Verdict{OK: true, Action: ActionRollback} },
 	}
 	f := start(t, b, nil)
 	c := NewClient(f.socket)
@@ -48,6 +49,7 @@ func TestClientCarriesEverything(t *testing.T) {
 			Verdict{Action: ActionStop, Reason: "no", Stderr: "a\nb\n"}},
 		{func() (Verdict, error) { return c.Reload(ctx) }, Verdict{OK: true, Action: ActionReload}},
 		{func() (Verdict, error) { return c.Upgrade(ctx) }, Verdict{OK: true, Action: ActionUpgrade}},
+		{func() (Verdict, error) { return c.Rollback(ctx) }, Verdict{OK: true, Action: ActionRollback}},
 	} {
 		v, err := tt.ask()
 		if err != nil {

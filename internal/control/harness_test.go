@@ -24,13 +24,14 @@ const patience = 10 * time.Second
 
 // script is a Backend that does what its fields say.
 type script struct {
-	status  Status
-	healthy error
-	ready   error
-	reload  func(context.Context) Verdict
-	upgrade func(context.Context) Verdict
-	scale   func(context.Context, ScaleRequest) Verdict
-	stop    func(context.Context, StopRequest) Verdict
+	status   Status
+	healthy  error
+	ready    error
+	reload   func(context.Context) Verdict
+	upgrade  func(context.Context) Verdict
+	rollback func(context.Context) Verdict
+	scale    func(context.Context, ScaleRequest) Verdict
+	stop     func(context.Context, StopRequest) Verdict
 }
 
 func (b *script) Status() Status                                    { return b.status }
@@ -38,6 +39,7 @@ func (b *script) Healthy() error                                    { return b.h
 func (b *script) Ready() error                                      { return b.ready }
 func (b *script) Reload(ctx context.Context) Verdict                { return b.reload(ctx) }
 func (b *script) Upgrade(ctx context.Context) Verdict               { return b.upgrade(ctx) }
+func (b *script) Rollback(ctx context.Context) Verdict              { return b.rollback(ctx) }
 func (b *script) Scale(ctx context.Context, r ScaleRequest) Verdict { return b.scale(ctx, r) }
 func (b *script) Stop(ctx context.Context, r StopRequest) Verdict   { return b.stop(ctx, r) }
 

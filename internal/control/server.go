@@ -139,13 +139,14 @@ func (s *Server) handler() http.Handler {
 		method string
 		serve  http.HandlerFunc
 	}{
-		"/status":  {http.MethodGet, s.status},
-		"/healthz": {http.MethodGet, probe(s.backend.Healthy)},
-		"/readyz":  {http.MethodGet, probe(s.backend.Ready)},
-		"/reload":  {http.MethodPost, s.reload},
-		"/upgrade": {http.MethodPost, s.upgrade},
-		"/scale":   {http.MethodPost, s.scale},
-		"/stop":    {http.MethodPost, s.stop},
+		"/status":   {http.MethodGet, s.status},
+		"/healthz":  {http.MethodGet, probe(s.backend.Healthy)},
+		"/readyz":   {http.MethodGet, probe(s.backend.Ready)},
+		"/reload":   {http.MethodPost, s.reload},
+		"/upgrade":  {http.MethodPost, s.upgrade},
+		"/rollback": {http.MethodPost, s.rollback},
+		"/scale":    {http.MethodPost, s.scale},
+		"/stop":     {http.MethodPost, s.stop},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.allowed(r.Context()); err != nil {
@@ -190,6 +191,12 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if body(w, r, &struct{}{}) {
 		s.verdict(w, s.backend.Upgrade(context.WithoutCancel(r.Context())))
+	}
+}
+
+func (s *Server) rollback(w http.ResponseWriter, r *http.Request) {
+	if body(w, r, &struct{}{}) {
+		s.verdict(w, s.backend.Rollback(context.WithoutCancel(r.Context())))
 	}
 }
 

@@ -20,9 +20,10 @@ func TestRoutesAnswerWithTheirCodes(t *testing.T) {
 		return Verdict{Action: action, Reason: "worker 2.1 exited", Stderr: "boom\n"}
 	}
 	accepting := &script{
-		status:  Status{State: StateServing},
-		reload:  func(context.Context) Verdict { return ok(ActionReload) },
-		upgrade: func(context.Context) Verdict { return ok(ActionUpgrade) },
+		status:   Status{State: StateServing},
+		reload:   func(context.Context) Verdict { return ok(ActionReload) },
+		upgrade:  func(context.Context) Verdict { return ok(ActionUpgrade) },
+		rollback: func(context.Context) Verdict { return ok(ActionRollback) },
 		scale: func(_ context.Context, r ScaleRequest) Verdict {
 			v := ok(ActionScale)
 			if r.Workers != nil {
@@ -39,13 +40,14 @@ func TestRoutesAnswerWithTheirCodes(t *testing.T) {
 		},
 	}
 	refusing := &script{
-		status:  Status{State: StateReloading},
-		healthy: errors.New("the dispatch loop stands still"),
-		ready:   errNobody,
-		reload:  func(context.Context) Verdict { return no(ActionReload) },
-		upgrade: func(context.Context) Verdict { return no(ActionUpgrade) },
-		scale:   func(context.Context, ScaleRequest) Verdict { return no(ActionScale) },
-		stop:    func(context.Context, StopRequest) Verdict { return no(ActionStop) },
+		status:   Status{State: StateReloading},
+		healthy:  errors.New("the dispatch loop stands still"),
+		ready:    errNobody,
+		reload:   func(context.Context) Verdict { return no(ActionReload) },
+		upgrade:  func(context.Context) Verdict { return no(ActionUpgrade) },
+		rollback: func(context.Context) Verdict { return no(ActionRollback) },
+		scale:    func(context.Context, ScaleRequest) Verdict { return no(ActionScale) },
+		stop:     func(context.Context, StopRequest) Verdict { return no(ActionStop) },
 	}
 	stopping := &script{
 		status: Status{State: StateStopping},
@@ -70,6 +72,8 @@ func TestRoutesAnswerWithTheirCodes(t *testing.T) {
 		{"reload while stopping", stopping, "POST", "/reload", "", 503, `"ok":false`},
 		{"stop while stopping", stopping, "POST", "/stop", "", 200, `"ok":true`},
 		{"upgrade", accepting, "POST", "/upgrade", "", 200, `"action":"upgrade"`},
+		{"rollback", accepting, "POST", "/rollback", "", 200, `"action":"rollback"`},
+		{"rollback refused", refusing, "POST", "/rollback", "", 409, `"ok":false`},
 		{"upgrade refused", refusing, "POST", "/upgrade", "", 409, `"ok":false`},
 		{"scale to", accepting, "POST", "/scale", `{"workers":4}`, 200, `4 in all`},
 		{"scale by", accepting, "POST", "/scale", `{"delta":-1}`, 200, `"reason":"-1"`},
@@ -147,7 +151,7 @@ func TestRefusedUserReachesNoBackend(t *testing.T) {
 	f := start(t, &script{}, func(s *Server) {
 		s.peerUID = func(*net.UnixConn) (int, error) { return s.euid + 1, nil }
 	})
-	for _, path := range []string{"/reload", "/upgrade", "/scale", "/stop"} {
+	for _, path := range []string{"/reload", "/upgrade", "/rollback", "/scale", "/stop"} {
 		if res, body := f.answerOf(t, "POST", path, ""); res.StatusCode != 403 || !strings.Contains(body, "may not control") {
 			t.Errorf("%s: have %d %s", path, res.StatusCode, body)
 		}

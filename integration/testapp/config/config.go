@@ -59,6 +59,8 @@ const (
 	FailBuildPanic = "build-panic"      // build panics
 	FailNeverReady = "never-ready"      // build writes "testapp: waits as told" to stderr and does not return
 	FailAfterReady = "exit-after-ready" // exit status 3, 300 ms after build
+	FailLater      = "exit-later"       // exit status 3, 2 s after build
+	FailRequests   = "fail-requests"    // every request is answered with 500: "testapp: fails as told"
 	FailStop       = "hang-at-stop"     // an OnStop function that does not return
 )
 
@@ -78,9 +80,12 @@ type Options struct {
 	KillTimeout  *time.Duration `json:"kill_timeout,omitempty"`
 	HangTimeout  *time.Duration `json:"hang_timeout,omitempty"`
 	GiveUpAfter  *time.Duration `json:"give_up_after,omitempty"`
+	BakeTime     *time.Duration `json:"bake_time,omitempty"`
 	IdleGrace    *time.Duration `json:"idle_grace,omitempty"`
 	MaxDraining  *int           `json:"max_draining,omitempty"`
+	ReadyCheck   string         `json:"ready_check,omitempty"`
 	PIDFile      string         `json:"pid_file,omitempty"`
+	User         string         `json:"user,omitempty"`
 	RuntimeDir   string         `json:"runtime_dir,omitempty"`
 	EnvFile      string         `json:"env_file,omitempty"`
 }

@@ -1,0 +1,24 @@
+package workers
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// confined calls start on a thread whose children can never gain privileges,
+// by set-user-ID programs or file capabilities (no_new_privs in prctl(2)). The
+// mark is a thread's, inherited by its children and for ever: the thread ends
+// with the goroutine, which keeps it locked.
+func confined(start func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		if err == nil {
+			err = start()
+		}
+		result <- err
+	}()
+	return <-result
+}
