@@ -32,6 +32,8 @@ type life struct {
 	// it stays here. nil where there is no other.
 	give func(net.Listener, net.Conn, workers.Moved) bool
 
+	told bool // by a signal that it is to leave; runWorker's
+
 	open      func() int // connections, now
 	tally     tally
 	built     chan http.Handler // what the ready check asks, once there is one

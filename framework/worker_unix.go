@@ -88,7 +88,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 				l.drain(workers.DrainOrder{})
 				break
 			}
-			leaving = true
+			leaving, l.told = true, true
 			_ = w.Leave() // the master drains us once it has a replacement
 			continue
 		case order := <-w.Drain():
@@ -132,7 +132,11 @@ func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan 
 		case order := <-w.Drain(): // less time than we thought
 			l.drain(order)
 		case <-term:
-			l.drain(workers.DrainOrder{})
+			// The first one is no news: an init that ends tells everybody.
+			if l.told {
+				l.drain(workers.DrainOrder{})
+			}
+			l.told = true
 		case <-l.cut:
 			return drained()
 		}

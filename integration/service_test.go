@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,6 +44,8 @@ type service struct {
 	last   control.Status // ditto
 	env    []string
 	args   []string
+
+	wrapper []string // what starts the binary; see inContainer
 }
 
 type serviceOption func(*service)
@@ -107,7 +110,8 @@ func (s *service) launch() {
 		s.t.Fatal(err)
 	}
 	defer w.Close()
-	cmd := exec.Command(s.binary, s.args...)
+	argv := slices.Concat(s.wrapper, []string{s.binary}, s.args)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = s.dir, s.env
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
@@ -234,6 +238,9 @@ func (s *service) processes() []process {
 func (s *service) waitProcesses(n int) {
 	s.t.Helper()
 	var ps []process
+	if n > 0 && s.wrapper != nil {
+		n += aroundMaster
+	}
 	for deadline := time.Now().Add(waitTime); ; time.Sleep(5 * time.Millisecond) {
 		if ps = s.processes(); len(ps) == n {
 			return
@@ -254,13 +261,15 @@ func (s *service) signal(sig syscall.Signal) {
 const exitTime = 35 * time.Second
 
 // exitCode waits until no process of the service is left and returns the exit
-// status of the last master; -1 if a signal ended it.
+// status of the last master, or of the container; -1 if a signal ended it.
 func (s *service) exitCode() int {
 	s.t.Helper()
 	eventually(s.t, exitTime, "the service ends", func() bool { return len(s.processes()) == 0 })
 	s.mu.Lock()
 	master := s.master
-
+	if s.wrapper != nil {
+		master = s.session
+	}
 	s.mu.Unlock()
 	ws, err := reaper.status(master, 5*time.Second)
 	if err != nil {

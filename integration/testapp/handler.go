@@ -29,6 +29,7 @@ func handler(cfg config.Config) http.Handler {
 		code, _ := strconv.Atoi(r.FormValue("code"))
 		os.Exit(code)
 	})
+	mux.HandleFunc("GET /stray", stray)
 	mux.HandleFunc("GET /hostile", hostile)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if failure(cfg) == config.FailRequests {
