@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/baton-go/baton/integration/testapp/config"
 	"github.com/baton-go/baton/internal/control"
 )
@@ -121,4 +123,34 @@ func fixedPort(t *testing.T) []config.Listener {
 	}
 	t.Fatal("no port is free")
 	return nil
+}
+
+// inTerminal gives the service a terminal, as docker run -it does.
+func inTerminal(s *service) {
+	s.t.Helper()
+	f, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.terminal = f
+}
+
+// attach makes the terminal that of cmd: its files, and where signals come from.
+func (s *service) attach(cmd *exec.Cmd) {
+	s.t.Helper()
+	number, err := unix.IoctlGetInt(int(s.terminal.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	theirs, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { theirs.Close() })
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
+	cmd.SysProcAttr.Setctty = true // of stdin
+	go s.log.read(s.terminal)
 }

@@ -313,6 +313,25 @@ func TestStopDuringTheStartOfAContainer(t *testing.T) {
 	})
 }
 
+// Whichever master is told, one stops the service.
+func TestStopAtAnyMomentOfAnUpgradeStopsTheContainer(t *testing.T) {
+	const steps = 8
+	for i := range tier(1, 10) * steps {
+		s := newService(t, appConfig{Version: "v1", Workers: 1}, inContainer)
+		s.signalInit(syscall.SIGUSR2)
+		<-time.After(time.Duration(i%steps)*8*time.Millisecond + rand.N(8*time.Millisecond))
+		began := time.Now()
+		s.signalInit(syscall.SIGTERM)
+		requireContainerEnds(s, 0)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		if n := s.countLog("master started"); n != 1 {
+			t.Errorf("%d masters were started", n)
+		}
+	}
+}
+
 func TestSingleProcessStaysSingleAsPID1(t *testing.T) {
 	s := startService(t, appConfig{Workers: 2}, inContainer, withEnv("BATON_MODE=single"))
 	s.waitLog("serving")
@@ -321,4 +340,22 @@ func TestSingleProcessStaysSingleAsPID1(t *testing.T) {
 	}
 	s.signalInit(syscall.SIGTERM)
 	requireContainerEnds(s, 0)
+}
+
+// A Ctrl-C reaches the foreground process group, in which are init and not the
+// master: one is one, and the service can still write to the terminal.
+func TestCtrlCInATerminalStopsTheContainerOnce(t *testing.T) {
+	s := newService(t, appConfig{Version: "v1", Workers: 2}, inContainer, inTerminal)
+	slow := s.openRequests(1, "/slow?d=1s")[0]
+	s.waitStatus("the slow request is taken", func(st control.Status) bool { return serving(st).Ledger.Acknowledged == 1 })
+	if _, err := s.terminal.Write([]byte{'C' - '@'}); err != nil {
+		t.Fatal(err)
+	}
+	// A second one would have cut it.
+	if a, err := slow.answer(waitTime); err != nil || a.status != 200 {
+		t.Errorf("the request under way: %+v, %v", a, err)
+	}
+	slow.c.Close()
+	requireContainerEnds(s, 0)
+	s.waitLog("stopping") // the master's, on the terminal
 }

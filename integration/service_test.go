@@ -45,7 +45,8 @@ type service struct {
 	env    []string
 	args   []string
 
-	wrapper []string // what starts the binary; see inContainer
+	wrapper  []string // what starts the binary; see inContainer
+	terminal *os.File // our end of the service's, nil if it has none; see inTerminal
 }
 
 type serviceOption func(*service)
@@ -116,6 +117,9 @@ func (s *service) launch() {
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if s.terminal != nil {
+		s.attach(cmd)
+	}
 	if err := cmd.Start(); err != nil {
 		r.Close()
 		s.t.Fatal(err)

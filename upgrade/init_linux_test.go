@@ -2,12 +2,14 @@ package upgrade
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,7 +55,7 @@ func masterTask() int {
 		n, _ := strconv.Atoi(arg)
 		return n
 	}
-	u, err := New(Options{Timeout: time.Second, CancelTimeout: time.Second})
+	u, err := New(Options{Timeout: patience, CancelTimeout: time.Second})
 	if err != nil {
 		tell("%v", err)
 		return 102
@@ -61,6 +63,27 @@ func masterTask() int {
 	if u.Init() == nil {
 		tell("no init")
 		return 103
+	}
+	if p := u.Predecessor(); p != nil {
+		_, err := p.Offer()
+		if err == nil {
+			_, err = p.Prepared()
+		}
+		if err != nil {
+			tell("%v", err)
+			return 107
+		}
+		if err := p.Accept(); err != nil {
+			return 108
+		}
+		switch arg {
+		case "late":
+			time.Sleep(300 * time.Millisecond) // the old one has exited
+		case "dies":
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+	} else if err := u.Ready(); err != nil {
+		return 109
 	}
 	switch do {
 	case "looks":
@@ -88,12 +111,39 @@ func masterTask() int {
 		}
 		tell("stranger %s", strings.TrimSpace(string(out)))
 	}
+	relayed := make(chan os.Signal, 8)
+	signal.Notify(relayed, syscall.SIGHUP, syscall.SIGTERM)
 	u.Init().Tell(NoticeHello)
 	u.Init().Tell(NoticeServes)
 	tell("serves")
-	for sig := range u.Init().Signals() {
+	for {
+		var sig os.Signal
+		select {
+		case sig = <-relayed:
+		case sig = <-u.Init().Signals():
+		}
+		if sig == nil {
+			break
+		}
 		tell("got %v", sig)
 		if sig == syscall.SIGTERM {
+			u.Init().Tell(NoticeStopping)
+			u.Init().Adopted()
+			return 0
+		}
+		if sig == syscall.SIGUSR2 && do == "upgrades" {
+			next, err := u.Upgrade(context.Background(), Handover{Freeze: func() ([]Entry, error) { return nil, nil }})
+			if err != nil {
+				tell("%v", err)
+				return 110
+			}
+			u.Init().Tell(NoticeReplaced)
+			for sig := range u.Init().Signals() {
+				_ = next.Signal(sig)
+			}
+			if arg == "lingers" {
+				time.Sleep(500 * time.Millisecond)
+			}
 			return 0
 		}
 	}
@@ -295,6 +345,48 @@ func TestAMasterThatNeverHearsCanBeStopped(t *testing.T) {
 	waitTaken(t, c.cmd.Process.Pid)
 	c.signal(syscall.SIGTERM)
 	c.ends(128 + 15)
+}
+
+func TestInitFollowsTheMasterThroughUpgrades(t *testing.T) {
+	for _, how := range []string{"", "late", "lingers"} {
+		t.Run(how, func(t *testing.T) {
+			c := startContainer(t, "upgrades "+how)
+			pid := c.says("serves")
+			for range 2 {
+				c.signal(syscall.SIGUSR2)
+				c.says("got " + syscall.SIGUSR2.String())
+				next := c.says("serves")
+				if next == pid {
+					t.Fatal("it is the same")
+				}
+				c.signal(syscall.SIGHUP)
+				if got := c.says("got " + syscall.SIGHUP.String()); got != next {
+					t.Errorf("master %d got it, %d is the new one", got, next)
+				}
+				pid = next
+			}
+			c.signal(syscall.SIGTERM)
+			if got := c.says("got terminated"); got != pid {
+				t.Errorf("master %d got it, the last one is %d", got, pid)
+			}
+			c.ends(0)
+		})
+	}
+}
+
+func TestInitStartsAnotherMasterWhenTheNewOneDiesBeforeItIsKnown(t *testing.T) {
+	c := startContainer(t, "upgrades dies")
+	for range 2 {
+		pid := c.says("serves")
+		c.signal(syscall.SIGUSR2)
+		if got := c.says("got " + syscall.SIGUSR2.String()); got != pid {
+			t.Errorf("master %d got it, it is %d", got, pid)
+		}
+	}
+	c.says("serves")
+	c.signal(syscall.SIGTERM)
+	c.says("got terminated")
+	c.ends(0)
 }
 
 func TestInitCollectsStrangers(t *testing.T) {
