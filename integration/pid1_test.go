@@ -214,22 +214,27 @@ func TestContainerStopsInOrder(t *testing.T) {
 			t.Errorf("the stop took %v", took)
 		}
 	})
-	t.Run("the master is killed", func(t *testing.T) {
-		s := newService(t, appConfig{Version: "v1", Workers: 2}, inContainer)
-		slow := s.openRequests(1, "/slow?d=1s")[0]
-		defer slow.c.Close()
-		s.waitStatus("the slow request is taken", func(st control.Status) bool { return serving(st).Ledger.Acknowledged == 1 })
-		master := s.masterProcess()
-		s.signalInit(syscall.SIGTERM)
-		s.waitLog("stopping")
-		mustSignal(t, master, syscall.SIGKILL)
-		// Its workers have the time to finish still.
-		if a, err := slow.answer(waitTime); err != nil || a.status != 200 {
-			t.Errorf("the request under way: %+v, %v", a, err)
-		}
-		slow.c.Close()
-		requireContainerEnds(s, 128+9)
-	})
+	for name, stop := range map[string]func(*service){
+		"killed after TERM":     func(s *service) { s.signalInit(syscall.SIGTERM) },
+		"killed after batonctl": func(s *service) { s.stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, appConfig{Version: "v1", Workers: 2}, inContainer)
+			slow := s.openRequests(1, "/slow?d=1s")[0]
+			defer slow.c.Close()
+			s.waitStatus("the slow request is taken", func(st control.Status) bool { return serving(st).Ledger.Acknowledged == 1 })
+			master := s.masterProcess()
+			stop(s)
+			s.waitLog("stopping")
+			mustSignal(t, master, syscall.SIGKILL)
+			// Its workers have the time to finish still.
+			if a, err := slow.answer(waitTime); err != nil || a.status != 200 {
+				t.Errorf("the request under way: %+v, %v", a, err)
+			}
+			slow.c.Close()
+			requireContainerEnds(s, 128+9)
+		})
+	}
 }
 
 func TestContainerEndsWithTheStatusOfTheService(t *testing.T) {

@@ -374,6 +374,37 @@ func TestInitFollowsTheMasterThroughUpgrades(t *testing.T) {
 	}
 }
 
+// When it wakes up, all has happened at once.
+func TestInitThatWasSuspendedFollowsTheMaster(t *testing.T) {
+	c := startContainer(t, "upgrades late")
+	pid := c.says("serves")
+	for range 8 {
+		c.signal(syscall.SIGUSR2)
+		c.says("got " + syscall.SIGUSR2.String())
+		c.signal(syscall.SIGSTOP)
+		next := c.says("serves")
+		for end := time.Now().Add(patience); !isZombie(pid); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the old master does not end")
+			}
+		}
+		c.signal(syscall.SIGCONT)
+		c.signal(syscall.SIGHUP)
+		if got := c.says("got " + syscall.SIGHUP.String()); got != next {
+			t.Fatalf("master %d got it, %d is the new one", got, next)
+		}
+		pid = next
+	}
+	c.signal(syscall.SIGTERM)
+	c.says("got terminated")
+	c.ends(0)
+}
+
+func isZombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && strings.Contains(string(stat), ") Z ")
+}
+
 func TestInitStartsAnotherMasterWhenTheNewOneDiesBeforeItIsKnown(t *testing.T) {
 	c := startContainer(t, "upgrades dies")
 	for range 2 {
