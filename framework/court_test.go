@@ -60,7 +60,12 @@ func (s *script) scale(r control.ScaleRequest) control.Verdict {
 	return control.Verdict{OK: true, Action: control.ActionScale}
 }
 
-func (s *script) stop(now bool) control.Verdict {
+func (s *script) hasten() {}
+
+func (s *script) stop(now bool, asked time.Time) control.Verdict {
+	if time.Since(asked) < 0 || time.Since(asked) > time.Hour {
+		panic("asked at " + asked.String())
+	}
 	if now {
 		s.done <- "stop now"
 	} else {

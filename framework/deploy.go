@@ -64,6 +64,7 @@ var arbitration = map[phase][6]action{
 // request is one wish. answer is called once, with the verdict.
 type request struct {
 	want   want
+	asked  time.Time
 	from   int // the generation that is to be rolled back; 0: any
 	scale  control.ScaleRequest
 	answer func(control.Verdict)
@@ -77,7 +78,8 @@ type jobs interface {
 	upgrade(ctx context.Context) control.Verdict
 	rollback(ctx context.Context, from int) control.Verdict
 	scale(control.ScaleRequest) control.Verdict
-	stop(now bool) control.Verdict
+	stop(now bool, asked time.Time) control.Verdict
+	hasten()     // the stop that is to come
 	passOn(want) // to the new master, after an upgrade
 }
 
@@ -107,6 +109,7 @@ func newArbiter(j jobs) *arbiter {
 
 // ask hands a request over. It is answered even when the arbiter has ended.
 func (a *arbiter) ask(r request) {
+	r.asked = time.Now()
 	select {
 	case a.requests <- r:
 	case <-a.ended:
@@ -188,12 +191,13 @@ func (a *arbiter) decide(r request) {
 	case abort:
 		if a.end != nil { // the second one
 			a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Coalesced: true})
-			r.want = wantStopNow
+			r.want, r.asked = wantStopNow, a.end.asked
+			a.jobs.hasten()
 		}
 		a.end = &r
 		a.cancel(errStopping)
 	case hasten:
-		r.answer(a.jobs.stop(true))
+		r.answer(a.jobs.stop(true, r.asked))
 	case refuse:
 		r.answer(control.Verdict{Action: r.want.String(), Reason: "the service is " + a.phase.String()})
 	}
@@ -224,7 +228,7 @@ func (a *arbiter) rollback(asked []request) {
 
 func (a *arbiter) stop(r request) {
 	a.phase = stopping
-	r.answer(a.jobs.stop(r.want == wantStopNow))
+	r.answer(a.jobs.stop(r.want == wantStopNow, r.asked))
 	a.refuseAll("the service stops")
 }
 

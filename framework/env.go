@@ -220,21 +220,26 @@ func durationVar(option, name string, low time.Duration, at func(*options) *time
 func pathVar(option, name string, at func(*options) *string) variable[string] {
 	return variable[string]{
 		option: option, name: name, at: at,
-		expected: "a path without NUL bytes, absolute if the working directory is unknown",
+		expected: expectedPath,
 		parse:    func(s string) (string, bool) { return s, true },
-		check: func(p string) (string, bool) {
-			switch {
-			case strings.ContainsRune(p, 0):
-				return "", false
-			case p == "":
-				return "", true
-			case filepath.IsAbs(p):
-				return filepath.Clean(p), true
-			case workingDir == "":
-				return "", false
-			}
-			return filepath.Join(workingDir, p), true
-		},
-		format: strconv.Quote,
+		check:    absolute,
+		format:   strconv.Quote,
 	}
+}
+
+const expectedPath = "a path without NUL bytes, absolute if the working directory is unknown"
+
+// absolute counts p from the first working directory; "" stays "".
+func absolute(p string) (string, bool) {
+	switch {
+	case strings.ContainsRune(p, 0):
+		return "", false
+	case p == "":
+		return "", true
+	case filepath.IsAbs(p):
+		return filepath.Clean(p), true
+	case workingDir == "":
+		return "", false
+	}
+	return filepath.Join(workingDir, p), true
 }

@@ -2,6 +2,7 @@ package framework
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,10 @@ const (
 func serveHTTP(build func(context.Context) (http.Handler, error), o *options) serveFunc {
 	return func(ctx context.Context, ls Listeners) error {
 		l := lifeOf(ctx)
+		configs, err := o.loadTLS()
+		if err != nil {
+			return err
+		}
 		h, err := build(l.base)
 		if err != nil {
 			return fmt.Errorf("build: %w", err)
@@ -40,7 +45,10 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 			if own, ok := o.handlers[name]; ok {
 				handler = own
 			}
-			s := newHTTPServer(l, handler, o.httpServer)
+			s := newHTTPServer(l, handler, configs[name], o.httpServer)
+			if s.tls != nil {
+				l.tickets.use(name, s.tls.config)
+			}
 			servers = append(servers, s)
 			go func() {
 				err := s.run(ln)
@@ -75,12 +83,20 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 type httpServer struct {
 	l   *life
 	srv *http.Server
+	tls *httpTLS // nil: the listener has none
 	ln  net.Listener
 
 	mu       sync.Mutex
 	conns    map[net.Conn]*connState
 	accepted bool          // the listener has ended: there are no more connections to come
 	changed  chan struct{} // holds one
+
+	stays atomic.Bool // nobody takes the connections
+
+	// The drain's.
+	pause  time.Duration // after the last answer that there is no room
+	paused time.Time     // until then no connection moves
+	told   time.Time     // since then answers tell to close; zero: since the drain began
 }
 
 // connState is what is known of a connection that net/http serves.
@@ -98,34 +114,48 @@ type connKey struct{}
 // the next request has been read: net/http calls a connection idle, or new,
 // until it has read a whole header.
 // One that another worker had goes on where it was.
+//
+// With TLS it wraps nothing, except what has been moved here: that was plain
+// where it comes from, and its client knows nothing of TLS.
 type parkListener struct {
 	net.Listener
 	srv *http.Server
+	tls *httpTLS
 }
 
 func (l parkListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	s, ok := c.(movable.Stream)
-	if !ok {
-		return c, err
+	if err != nil {
+		return nil, err
 	}
-	if from, ok := c.(interface{ Moved() (workers.Moved, bool) }); ok {
+	s, ok := c.(movable.Stream)
+	if from, moves := c.(interface{ Moved() (workers.Moved, bool) }); ok && moves {
 		if m, ok := from.Moved(); ok {
 			return movable.Resume(movable.Moved{Conn: s, Unread: m.Unread, Idle: m.Idle, New: m.New, Posted: m.Posted}, l.srv), nil
 		}
 	}
-	return movable.Wrap(s), nil
+	switch {
+	case l.tls != nil:
+		return l.tls.server(c), nil
+	case ok:
+		return movable.Wrap(s), nil
+	}
+	return c, nil
 }
 
-func newHTTPServer(l *life, h http.Handler, configure []func(*http.Server)) *httpServer {
+func newHTTPServer(l *life, h http.Handler, c *tls.Config, configure []func(*http.Server)) *httpServer {
 	s := &httpServer{l: l, conns: map[net.Conn]*connState{}, changed: make(chan struct{}, 1)}
 	s.srv = &http.Server{
 		Handler:           h,
+		TLSConfig:         c,
 		ReadHeaderTimeout: defaultReadHeaderTimeout,
 		IdleTimeout:       defaultIdleTimeout,
 	}
 	for _, f := range configure {
 		f(s.srv)
+	}
+	if c != nil {
+		s.tls = newHTTPTLS(s.srv, c)
 	}
 	s.chain()
 	return s
@@ -155,7 +185,7 @@ func (s *httpServer) chain() {
 			// The client learns with its answer that the next request needs a
 			// new connection, unless this one goes to another worker after it.
 			// On HTTP/2 net/http makes a GOAWAY of it.
-			if !moves || !s.l.moving() {
+			if !moves || !s.moving() {
 				w.Header().Set("Connection", "close")
 			}
 		default:
@@ -247,7 +277,7 @@ func (s *httpServer) notify() {
 // run serves until the listener ends.
 func (s *httpServer) run(ln net.Listener) error {
 	s.ln = ln
-	err := s.srv.Serve(parkListener{ln, s.srv})
+	err := s.srv.Serve(parkListener{ln, s.srv, s.tls})
 	s.mu.Lock()
 	s.accepted = true
 	s.mu.Unlock()
@@ -262,14 +292,24 @@ func (s *httpServer) run(ln net.Listener) error {
 func (s *httpServer) drain() {
 	defer s.srv.Close()
 	if s.l.moving() && movable.SelfTest() != nil {
-		s.l.stay() // this net/http is not the one that we know
+		s.stays.Store(true) // this net/http is not the one that we know
 	}
 	graceUp := s.l.graceUp
-	over := false
+	over, moved := false, false
 	recheck := minRecheck
 	for {
-		moving := s.l.moving()
+		moving := s.moving()
+		if moving && s.pause > 0 && !s.l.graceLeft(time.Now()) {
+			s.stays.Store(true)
+			moving = false
+		}
+		if moved && !moving {
+			s.told = time.Now()
+		}
+		moved = moving
 		switch {
+		case moving && time.Now().Before(s.paused):
+			recheck = time.Until(s.paused)
 		case moving:
 			if s.moveParked() {
 				recheck = minRecheck
@@ -323,7 +363,11 @@ func (s *httpServer) closeIdle() {
 	now := time.Now()
 	limit := s.l.idleLimit(now)
 	for c, st := range s.conns {
-		if st.state != http.StateIdle && st.state != http.StateNew || now.Sub(st.since) < limit {
+		since := st.since
+		if since.Before(s.told) {
+			since = s.told
+		}
+		if st.state != http.StateIdle && st.state != http.StateNew || now.Sub(since) < limit {
 			continue
 		}
 		if mc, ok := c.(*movable.Conn); ok && !st.h2.Load() {

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/baton-go/baton/internal/control"
 	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
 )
@@ -240,12 +242,14 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	if err != nil && !errors.Is(err, workers.ErrNeedsMaster) {
 		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
 	}
+	m.rotation.Lock() // else the new master would not know of it
+	defer m.rotation.Unlock()
 	forked := time.Now()
 	// tableflip looks for the name that we were started by, from where we are.
 	argv0 := os.Args[0]
 	os.Args[0] = s.Binary.Path
 	successor, err := m.up.Upgrade(ctx, upgrade.Handover{
-		Offer: m.makeOffer(), Freeze: m.freeze, Thaw: m.pool.Thaw,
+		Offer: m.makeOffer(), Freeze: m.freeze, Thaw: m.pool.Thaw, Hurry: m.hurried,
 	})
 	os.Args[0] = argv0
 	if err != nil {
@@ -321,19 +325,23 @@ func (m *master) scale(r control.ScaleRequest) control.Verdict {
 
 const maxWorkers = 1024
 
-// stop begins the end, or hastens it.
-func (m *master) stop(now bool) control.Verdict {
+// hasten makes a stop wait for nothing more, also one that is to come.
+func (m *master) hasten() { m.hurry.Do(func() { close(m.hurried) }) }
+
+// stop begins the end, or hastens it. Its time counts from when it was asked
+// for, though something may have had to be given up first.
+func (m *master) stop(now bool, asked time.Time) control.Verdict {
 	v := control.Verdict{OK: true, Action: control.ActionStop}
 	t, ok := m.stopTimes.Load().(stopTimes)
 	if !ok { // nothing has served yet
 		t = stopTimes{m.o.StopTimeout, m.o.StopDelay}
 	}
 	if now {
-		m.hurry.Do(func() { close(m.hurried) })
+		m.hasten()
 	}
 	m.stopping.Do(func() {
 		m.init.Tell(upgrade.NoticeStopping)
-		deadline := time.Now().Add(t.timeout)
+		deadline := asked.Add(t.timeout)
 		go m.shutDown(t.delay, deadline)
 	})
 	return v
@@ -343,8 +351,13 @@ func (m *master) stop(now bool) control.Verdict {
 // take to place what the kernel has queued. The rest is for the drain.
 const sweepShare = 4
 
-// handshakeTime is for handshakes that had begun when the listeners were shunned.
-const handshakeTime = 10 * time.Millisecond
+// Handshakes that had begun when the listeners were shunned are waited for: as
+// long as there are any, but no longer than a client that does not answer is
+// worth, for instance one that never meant to.
+const (
+	handshakeTime = 500 * time.Millisecond
+	handshakePoll = 10 * time.Millisecond
+)
 
 // shutDown is the course of a stop: go on for a while, take what the kernel
 // has queued, close the listeners, drain.
@@ -369,7 +382,7 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 		_ = l.Shun() // else what comes between sweep and close is reset
 	}
 	m.pool.Sweep(sweeping)
-	time.Sleep(handshakeTime)
+	m.awaitHandshakes(sweeping)
 	m.pool.Sweep(sweeping)
 	done()
 	for _, l := range m.listeners {
@@ -380,6 +393,22 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	case <-m.hurried:
 		m.pool.Stop(0, "the service stops now")
 	case <-m.pool.Ended():
+	}
+}
+
+// awaitHandshakes waits while clients are in the middle of connecting.
+func (m *master) awaitHandshakes(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
+	for {
+		select {
+		case <-time.After(handshakePoll): // also for what had just come out of the kernel
+		case <-ctx.Done():
+			return
+		}
+		if !slices.ContainsFunc(m.listeners, (*listener.Listener).Handshaking) {
+			return
+		}
 	}
 }
 

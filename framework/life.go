@@ -28,9 +28,11 @@ type life struct {
 	ready   chan struct{} // closed when the application says so
 	readyOK sync.Once
 
-	// give hands an idle connection of a listener on to another worker; false:
-	// it stays here. nil where there is no other.
-	give func(net.Listener, net.Conn, workers.Moved) bool
+	// give hands an idle connection of a listener on to another worker. nil where
+	// there is no other.
+	give func(net.Listener, net.Conn, workers.Moved) workers.Reception
+
+	tickets ticketKeys // of this process' listeners with TLS
 
 	told bool // by a signal that it is to leave; runWorker's
 
@@ -111,11 +113,12 @@ func (l *life) moving() bool {
 	return l.moves
 }
 
-// stay ends the moving: nobody takes connections any more.
-func (l *life) stay() {
+// graceLeft says whether there is time left to tell idle connections to close,
+// beyond what that takes.
+func (l *life) graceLeft(now time.Time) bool {
 	l.mu.Lock()
-	l.moves = false
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	return l.deadline.Sub(now) > l.grace+3*idleRecheck
 }
 
 // cutNow counts what it cuts before anybody can begin to close it.
@@ -202,6 +205,21 @@ func Draining(ctx context.Context) <-chan struct{} {
 		return l.draining
 	}
 	return nil
+}
+
+// OnDrain has f called, on a goroutine of its own, when this process begins to
+// drain; at once if it has begun. stop takes that back, unless f has been started
+// and stop returns false. It is how a connection whose reader waits for a message
+// learns of the drain:
+//
+//	defer framework.OnDrain(ctx, func() { c.SetReadDeadline(time.Now()) })()
+//
+// ctx is as for [Draining]; for others f is never called.
+func OnDrain(ctx context.Context, f func()) (stop func() bool) {
+	if l := lifeOf(ctx); l != nil {
+		return context.AfterFunc(l.serve, f)
+	}
+	return func() bool { return true }
 }
 
 // OnStop has f called when this process ends: after the drain, the last given

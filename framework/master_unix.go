@@ -17,6 +17,7 @@ import (
 
 	"github.com/baton-go/baton/internal/control"
 	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
@@ -42,6 +43,9 @@ type master struct {
 	inherits  bool                        // the lock and the control socket
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	socket    *net.UnixListener
+
+	rotation sync.Mutex // of the tickets' keys
+	tickets  *tickets.Ring
 
 	pool    *workers.Pool
 	arbiter *arbiter
@@ -92,6 +96,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	for _, line := range o.overrides {
 		o.logger.Info(line)
 	}
+	if err := checkFiles(o, m.cpus); err != nil {
+		return err
+	}
 	signals := catchMasterSignals()
 	defer func() {
 		if !m.replaced.Load() {
@@ -122,6 +129,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
 		OnEvent: m.event, OnFailing: m.failing, Account: m.o.account, Options: m.workerOptions,
 	})
+	m.openTickets()
+	m.shareTickets()
 	m.arbiter = newArbiter(m)
 	m.control = control.NewServer(backend{m})
 
@@ -147,6 +156,10 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	{
 		quit := make(chan struct{})
 		g.Add(func() error { return m.take(signals, quit) }, func(error) { close(quit) })
+	}
+	{
+		quit := make(chan struct{})
+		g.Add(func() error { return m.rotateTickets(quit) }, func(error) { close(quit) })
 	}
 	g.Add(m.serveControl, func(error) { m.stopControl() })
 	err = g.Run()

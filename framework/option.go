@@ -64,6 +64,32 @@ func Handle(listenerName string, h http.Handler) Option {
 	}
 }
 
+// OnAdopt has f called with each connection of that listener that a worker has
+// given to [Handoff], and with its state: in a worker of the serving generation,
+// on a goroutine of its own. What was unread there is what Read yields first; no
+// deadline is set. f owns the connection, which counts as open, in a drain too,
+// until f or whoever it is passed to closes it or hands it off in its turn.
+//
+// f is called when the worker is ready, and so after build has returned: an f
+// that needs what build makes is a method of a value that both can reach.
+// Contexts are those of build or Serve. May be repeated, once for each listener;
+// the one that there is without Listen is called "default".
+//
+// Default: nothing is adopted from the listener, and Handoff says so.
+func OnAdopt(listenerName string, f func(c net.Conn, state []byte)) Option {
+	return func(o *options) {
+		if f == nil {
+			o.problem("OnAdopt(%q, nil): expected a function", listenerName)
+			return
+		}
+		if _, twice := o.adopters[listenerName]; twice {
+			o.problem("OnAdopt(%q): given twice, expected one function for a listener", listenerName)
+			return
+		}
+		o.adopters[listenerName] = f
+	}
+}
+
 // isNilHandler also finds the nils that hide in an interface and would panic
 // at the first request only. Other nil pointers can be handlers in earnest.
 func isNilHandler(h http.Handler) bool {

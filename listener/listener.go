@@ -108,6 +108,13 @@ func (l *Listener) finish(b *batch, pollErr error) (int, error) {
 	return 0, err
 }
 
+// Handshaking says whether a client is in the middle of connecting, so that its
+// connection may still come after Shun. Only Linux can tell.
+func (l *Listener) Handshaking() bool {
+	addr, ok := l.Addr().(*net.TCPAddr)
+	return ok && handshaking(addr)
+}
+
 // Shun lets no new connection begin, and leaves those that have begun to be
 // accepted: between an empty queue and Close one could come that Close would
 // reset. It is for the end of a service, for it cannot be undone. Where it

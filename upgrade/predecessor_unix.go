@@ -171,7 +171,17 @@ func (p *Predecessor) inherit(why error) error {
 	if err := p.flip.WaitForParent(ctx); err != nil {
 		return fmt.Errorf("take over: %w", errors.Join(why, err))
 	}
-	return nil
+	// It may have died after it had called the upgrade off and acted again.
+	for {
+		m, err := p.next(ctx)
+		switch {
+		case errors.Is(err, ErrCancelled) || errors.Is(err, context.DeadlineExceeded):
+			return err
+		case err != nil: // the end of all that it said
+			return nil
+		}
+		m.close()
+	}
 }
 
 // Gone waits until the predecessor's process has exited.

@@ -91,7 +91,7 @@ func old(u *Upgrader) error {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		os.Setenv(candidateEnv, lines.Text())
 		limit := stepTimeout
-		if lines.Text() == "hangs" {
+		if lines.Text() == "hangs" || lines.Text() == "slow" {
 			stepTimeout = time.Second
 		}
 		r := report{Who: "old"}
@@ -117,7 +117,15 @@ func old(u *Upgrader) error {
 				}
 				return entries()
 			},
-			Thaw: func() { r.Thawed++ },
+			Thaw: func() {
+				r.Thawed++
+				if lines.Text() == "slow" { // it serves again, and is killed now
+					r.Who = "old, thawed"
+					say(r)
+					_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+					select {}
+				}
+			},
 		})
 		r.Cause = errors.Is(err, cause)
 		cancel(nil)
@@ -231,6 +239,8 @@ func candidate(u *Upgrader, p *Predecessor) int {
 	switch how {
 	case "hangs":
 		select {}
+	case "slow":
+		time.Sleep(2 * time.Second)
 	case "dies":
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 		select {}

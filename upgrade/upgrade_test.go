@@ -151,6 +151,25 @@ func TestCandidateThatHangsIsKilledAndTheOldGoesOn(t *testing.T) {
 	s.succeeds("good", s.cmd.Process.Pid)
 }
 
+// The old process dies right after it has begun to act again: the new one must
+// not take over what was true before.
+func TestCandidateThatIsTooSlowNeverTakesOver(t *testing.T) {
+	s := startService(t, "old")
+	s.upgrade("slow")
+	var who []string
+	for range 2 {
+		r := s.report()
+		who = append(who, r.Who)
+		if r.Who == "new" && r.Err == "" {
+			t.Errorf("it took over: %+v", r)
+		}
+	}
+	slices.Sort(who)
+	if want := []string{"new", "old, thawed"}; !slices.Equal(who, want) {
+		t.Errorf("reports of %q, want %q", who, want)
+	}
+}
+
 func TestUpgradeEndsWithItsContext(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "waits")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {

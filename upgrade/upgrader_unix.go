@@ -152,6 +152,7 @@ type Handover struct {
 	Offer  []byte                  // given to the new process at its start
 	Freeze func() ([]Entry, error) // stop acting on what is handed over, and describe it
 	Thaw   func()                  // act on it again: the upgrade failed after Freeze
+	Hurry  <-chan struct{}         // closed when a new process that is cancelled must not be waited for; may be nil
 }
 
 // Upgrade starts the binary on disk and hands over to it. After a nil error
@@ -283,22 +284,17 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 					u.successor, _ = os.FindProcess(pid)
 				}
 				if err := u.give(); err != nil {
-					u.h.Thaw()
-					return nil, u.cancel(fmt.Sprintf("hand over: %v", err), err)
+					return nil, u.cancel(fmt.Sprintf("hand over: %v", err), err, frozen)
 				}
 				late = time.After(stepTimeout) // nobody accepts meanwhile
 			}
 
 		case <-late:
-			u.h.Thaw()
 			err := fmt.Errorf("the new process did not take over within %v", stepTimeout)
-			return nil, u.cancel(err.Error(), err)
+			return nil, u.cancel(err.Error(), err, frozen)
 
 		case <-ctx.Done():
-			if frozen {
-				u.h.Thaw()
-			}
-			return nil, u.cancel(context.Cause(ctx).Error(), context.Cause(ctx))
+			return nil, u.cancel(context.Cause(ctx).Error(), context.Cause(ctx), frozen)
 		}
 	}
 }
@@ -359,14 +355,30 @@ func (u *handing) give() error {
 	return send(u.c, deadline, message{typ: msgEnd})
 }
 
-// cancel tells the new process to end and waits until it has. tableflip can
-// start the next one only then.
-func (u *handing) cancel(reason string, err error) error {
-	_ = send(u.c, time.Now().Add(stepTimeout), message{typ: msgCancel})
+// cancelSend bounds the wait for room in the socket to a new process that does
+// not read.
+const cancelSend = 500 * time.Millisecond
+
+// cancel tells the new process to end, thaws, and waits until it has ended:
+// tableflip can start the next one only then.
+//
+// It is told first. Should this process die after it has thawed, the new one
+// must not find a handover that is complete, and take over by what is no longer
+// true. One that cannot be told is killed.
+func (u *handing) cancel(reason string, err error, frozen bool) error {
+	if send(u.c, time.Now().Add(cancelSend), message{typ: msgCancel}) != nil {
+		u.kill()
+	}
 	_ = u.c.CloseWrite()
+	if frozen {
+		u.h.Thaw()
+	}
 	var ferr error
 	select {
 	case ferr = <-u.flip:
+	case <-u.h.Hurry:
+		u.kill()
+		ferr = <-u.flip
 	case <-time.After(u.cancelTime):
 		u.kill()
 		ferr = <-u.flip

@@ -128,9 +128,12 @@ func (a *acceptor) sweep(ctx context.Context) {
 	fds := make([]int, acceptBatch)
 	for {
 		n, err := a.l.TryAccept(fds, a.p.d)
+		var again <-chan time.Time
 		switch {
 		case n > 0:
 			a.p.d.take(fds[:n], a.index)
+		case errors.Is(err, listener.ErrFDLimit):
+			again = time.After(minFullWait)
 		case err == nil || !errors.Is(err, listener.ErrNoRoom) || !a.l.Queued():
 			return
 		}
@@ -139,6 +142,7 @@ func (a *acceptor) sweep(ctx context.Context) {
 		}
 		select {
 		case <-a.p.d.wait():
+		case <-again:
 		case <-ctx.Done():
 			return
 		case <-a.p.ended:

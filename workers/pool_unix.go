@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -56,6 +57,7 @@ type Pool struct {
 	generations []*generation // oldest first
 	serving     *generation
 	override    int // workers as an operator set them; 0: as the release says
+	shared      []byte
 	frozen      bool
 	deferred    []func()
 	stopping    bool
@@ -322,7 +324,13 @@ func (p *Pool) retarget() {
 			ws = append(ws, c.window)
 		}
 	}
-	p.d.serve(ws, p.serving.ledger)
+	adopts := make([]bool, len(p.acceptors))
+	for _, key := range p.serving.options.Adopts {
+		if i, ok := p.byKey[key]; ok {
+			adopts[i] = true
+		}
+	}
+	p.d.serve(ws, p.serving.ledger, adopts)
 }
 
 // Scale sets the number of workers, and keeps it through reloads.
@@ -410,10 +418,15 @@ func (p *Pool) Sweep(ctx context.Context) {
 	_ = p.do(func() { served = p.serving != nil })
 	for _, a := range p.acceptors {
 		a.stop()
-		if served {
-			a.sweep(ctx)
-		}
 	}
+	if !served {
+		return
+	}
+	var all sync.WaitGroup
+	for _, a := range p.acceptors { // at once: each takes what room there is
+		all.Go(func() { a.sweep(ctx) })
+	}
+	all.Wait()
 	p.d.settled(ctx)
 }
 

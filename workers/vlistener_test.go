@@ -9,6 +9,8 @@ import (
 	"net"
 	"reflect"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,7 +111,7 @@ func (m *master) heard() (uint8, []uint64) {
 		m.t.Fatal(err)
 	}
 	var ids []uint64
-	if f.Type == msgAck || f.Type == msgNack {
+	if f.Type == msgAck || f.Type == msgNack || f.Type == msgUnadopted {
 		n, err := idCount(f.Payload)
 		if err != nil {
 			m.t.Fatal(err)
@@ -348,5 +350,49 @@ func TestListenerAddress(t *testing.T) {
 		if got := l.Addr(); got.String() != tt.want || got.Network() != tt.network {
 			t.Errorf("%s %s: %v of %s", tt.network, tt.address, got, got.Network())
 		}
+	}
+}
+
+// A client that has reset its connection has no address any more; applications
+// rely on there being one.
+func TestResetConnectionIsNotAccepted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f, err := s.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c.Close()
+	_ = s.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("read: %v", err)
+	}
+	fd, err := fcntlDup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := &counters{open: new(atomic.Int64), total: new(atomic.Int64), ended: make(chan struct{}, 1)}
+	at := newListener(&Worker{counters: counts}, ListenerInfo{Network: "tcp"}, 0)
+	if c, err := newConn(at, incoming{fd: fd}); err == nil {
+		t.Errorf("a connection with address %v was made of it", c.RemoteAddr())
+	}
+	if n := counts.open.Load(); n != 0 {
+		t.Errorf("%d connections are open", n)
 	}
 }

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"io/fs"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -82,6 +84,19 @@ func argumentOption(name, value string) framework.Option {
 			return framework.Handle(name, nil)
 		}
 		return framework.Handle(value, http.NotFoundHandler())
+	case "OnAdopt":
+		if name, isNil := strings.CutSuffix(value, ",nil"); isNil {
+			return framework.OnAdopt(name, nil)
+		}
+		return framework.OnAdopt(value, func(net.Conn, []byte) {})
+	case "TLS":
+		f := append(strings.Split(value, ","), "")
+		return framework.TLS(f[0], f[1], f[2:len(f)-1]...)
+	case "TLSConfig":
+		if value == "nil" {
+			return framework.TLSConfig(nil)
+		}
+		return framework.TLSConfig(&tls.Config{})
 	case "Listen":
 		return listen(strings.Split(value, ","))
 	case "nil":

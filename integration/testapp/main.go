@@ -13,7 +13,9 @@
 //	GET /release           closes those
 //	GET /exit?code=N       the worker exits at once; there is no answer
 //	GET /stray?d=D         leaves a process behind that ends after D, and says its pid
+//	POST /late             the body and its trailer, read late; see handler.go
 //	GET /hostile?do=NAME   the worker turns on its master; see hostile.go
+//	GET /session           a session begins on the connection; see session.go
 //
 // Its arguments are further options; see arguments.go.
 package main
@@ -26,6 +28,7 @@ import (
 
 	"github.com/baton-go/baton/framework"
 	"github.com/baton-go/baton/integration/testapp/config"
+	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
 )
 
@@ -38,16 +41,19 @@ func main() {
 	fail := failure(cfg)
 	failAtStart(fail)
 	quirkAtStart(cfg)
+	talks := &sessions{version: cfg.Version}
+	opts := append(options(cfg), talks.options(cfg)...)
 	if cfg.Serve {
-		err = framework.Serve(quirkyService(cfg, echoService(cfg, fail)), options(cfg)...)
+		err = framework.Serve(quirkyService(cfg, echoService(cfg, fail, talks)), opts...)
 	} else {
 		err = framework.RunFunc(func(ctx context.Context) (http.Handler, error) {
 			if err := failInBuild(ctx, fail); err != nil {
 				return nil, err
 			}
 			takeTime(ctx, cfg.BuildTakes)
-			return handler(cfg), nil
-		}, options(cfg)...)
+			talks.ctx = ctx
+			return handler(cfg, talks), nil
+		}, opts...)
 	}
 	if err != nil {
 		log.Print(err)
@@ -66,6 +72,12 @@ func options(cfg config.Config) []framework.Option {
 			o = append(o, listener.Name(l.Name))
 		}
 		opts = append(opts, framework.Listen(l.Network, l.Addr, o...))
+	}
+	if cfg.TLS != nil {
+		opts = append(opts, framework.TLS(cfg.TLS.Cert, cfg.TLS.Key, cfg.TLS.Listeners...))
+	}
+	if cfg.TicketRotation > 0 {
+		tickets.Rotation = cfg.TicketRotation
 	}
 	c := cfg.Options
 	opts = given(opts, c.DrainTimeout, framework.DrainTimeout)

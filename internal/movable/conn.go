@@ -212,6 +212,7 @@ func (c *Conn) Close() error {
 		if c.pull != nil {
 			c.pull.let()
 		}
+		c.shut = true // should it be restored
 		c.mu.Unlock()
 		return nil
 	}

@@ -1,0 +1,33 @@
+// Baton is the service of this repository in the comparison.
+package main
+
+import (
+	"context"
+	"flag"
+	"log"
+	"net/http"
+	"os"
+
+	"github.com/baton-go/baton/framework"
+	"github.com/baton-go/baton/integration/load"
+)
+
+func main() {
+	h2c := flag.Bool("h2c", false, "speak HTTP/2 without TLS, too")
+	flag.Parse()
+	err := framework.RunFunc(build, framework.Listen("tcp", "127.0.0.1:0"), framework.HTTPServer(func(s *http.Server) {
+		if *h2c {
+			s.Protocols = new(http.Protocols)
+			s.Protocols.SetHTTP1(true)
+			s.Protocols.SetUnencryptedHTTP2(true)
+		}
+	}))
+	if err != nil {
+		log.Print(err)
+	}
+	os.Exit(framework.ExitCode(err))
+}
+
+func build(context.Context) (http.Handler, error) {
+	return load.Handler(framework.WorkerID()), nil
+}
