@@ -95,20 +95,31 @@ func TestContainerStartsAnotherMasterWhenOneIsKilled(t *testing.T) {
 
 // Whichever of the two masters dies, and whenever: one is left or is started.
 func TestContainerServesOnWhicheverMasterIsKilledDuringAnUpgrade(t *testing.T) {
-	for _, who := range []string{"old", "new"} {
+	for who, takes := range map[string]time.Duration{
+		"old": 50 * time.Millisecond,
+		"new": 400 * time.Millisecond, // so that there is time to find it
+	} {
 		t.Run(who, func(t *testing.T) {
 			s := newService(t, appConfig{Version: "v0", Workers: 2, Listeners: fixedPort(t)}, inContainer)
 			const steps = 6
 			for i := range tier(1, 10) * steps {
 				version := fmt.Sprintf("v%d", i+1)
-				installSlow(s, version, 50*time.Millisecond)
+				installSlow(s, version, takes)
 				old := s.masterProcess()
 				s.signalInit(syscall.SIGUSR2)
 				victim := old
 				if who == "new" {
-					victim = candidate(s, old)
+					// On a busy machine it may be the master before it is found.
+					eventually(t, waitTime, "there is a new master", func() bool {
+						found := candidates(s, old)
+						if len(found) == 1 {
+							victim = found[0]
+						}
+						return victim != old || gone(old)
+					})
 				}
-				<-time.After(time.Duration(i%steps)*30*time.Millisecond + rand.N(30*time.Millisecond))
+				step := (takes + 130*time.Millisecond) / steps
+				<-time.After(time.Duration(i%steps)*step + rand.N(step))
 				_ = victim.kill()
 				if who == "new" {
 					// It may have been refused; then the one before serves.
