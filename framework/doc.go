@@ -58,6 +58,10 @@
 // makes an upgrade of the reload: a new master takes the listeners and the living
 // workers over.
 //
+// In PID 1, a container's entry point, Run is an init, which starts the master,
+// passes signals on to it, follows it through upgrades, and starts another when
+// one is killed. It ends with the master's exit status.
+//
 // SingleProcess, or BATON_MODE=single, serves in one process with the same API
 // and the same drain, for debuggers and Windows; package frameworktest does so in
 // a test.
