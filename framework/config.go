@@ -35,6 +35,7 @@ type generationSettings struct {
 	GiveUpAfter  time.Duration // 0: never
 	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
+	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
 	Adopts       []string // names of the listeners with an OnAdopt, in order
 }
@@ -92,6 +93,7 @@ type options struct {
 	handlers   map[string]http.Handler // by listener name, beside the main one
 	tlsAsked   []*tlsSource            // in the order of the options
 	tls        map[string]*tlsSource   // by listener name
+	noMove     []string                // names of listeners
 	logger     *slog.Logger            // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
@@ -123,6 +125,7 @@ func defaultOptions(env environment) *options {
 			HangTimeout:  30 * time.Second,
 			BakeTime:     10 * time.Second,
 			IdleGrace:    5 * time.Second,
+			DrainSpread:  5 * time.Second,
 			MaxDraining:  8,
 		}},
 		handlers:  map[string]http.Handler{},
@@ -248,15 +251,19 @@ func (o *options) listenerNames() (names []string) {
 // checkNames looks for the listeners that other options name.
 func (o *options) checkNames() {
 	known := o.listenerNames()
-	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
+	check := func(option, name string) {
 		if !slices.Contains(known, name) {
-			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)
+			o.problem("%s(%q): no listener has that name: expected one of %q", option, name, known)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
+		check("Handle", name)
+	}
+	for _, name := range o.noMove {
+		check("NoMove", name)
 	}
 	o.Adopts = slices.Sorted(maps.Keys(o.adopters))
 	for _, name := range o.Adopts {
-		if !slices.Contains(known, name) {
-			o.problem("OnAdopt(%q): no listener has that name: expected one of %q", name, known)
-		}
+		check("OnAdopt", name)
 	}
 }

@@ -156,6 +156,8 @@ var (
 		func(o *options) *time.Duration { return &o.BakeTime })
 	idleGraceVar = durationVar("IdleGrace", "BATON_IDLE_GRACE", 0,
 		func(o *options) *time.Duration { return &o.IdleGrace })
+	drainSpreadVar = durationVar("DrainSpread", "BATON_DRAIN_SPREAD", 0,
+		func(o *options) *time.Duration { return &o.DrainSpread })
 
 	pidFileVar = pathVar("PIDFile", "BATON_PID_FILE",
 		func(o *options) *string { return &o.PIDFile })
@@ -181,7 +183,7 @@ var (
 
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
-		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, maxDrainingVar,
+		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
 		pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )

@@ -37,6 +37,7 @@ type life struct {
 	told bool // by a signal that it is to leave; runWorker's
 
 	open      func() int // connections, now
+	turns     turns
 	tally     tally
 	built     chan http.Handler // what the ready check asks, once there is one
 	graceOnce sync.Once
@@ -104,6 +105,7 @@ func (l *life) drain(o workers.DrainOrder) {
 		close(l.draining)
 		l.endServ()
 	}
+	l.turns.begin(min(l.turns.spread, o.Timeout/2))
 }
 
 // moving says whether idle connections go to another worker.
@@ -126,6 +128,7 @@ func (l *life) cutNow() {
 	l.cutOnce.Do(func() {
 		l.atCut = l.open()
 		close(l.cut)
+		l.turns.begin(0)
 	})
 }
 
@@ -142,14 +145,15 @@ func (l *life) wereCut() int {
 
 // idleLimit is how long a connection may have been idle, once the grace is up.
 // One that had a request until then gets a grace of its own: its client was not
-// told to close. Before the deadline all idle ones go, rather than be cut.
-func (l *life) idleLimit(now time.Time) time.Duration {
+// told to close. It is no less than least, but for this: before the deadline all
+// idle ones go, rather than be cut.
+func (l *life) idleLimit(now time.Time, least time.Duration) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.deadline.Sub(now) < 3*idleRecheck {
 		return idleRecheck
 	}
-	return max(l.grace, idleRecheck)
+	return max(l.grace, least)
 }
 
 // end cuts what there may be, where there was no drain, ends the application's
@@ -194,17 +198,30 @@ func Ready(ctx context.Context) {
 	}
 }
 
-// Draining returns a channel that is closed when this process begins to drain:
-// it gets no more connections and ends when those it has are finished, or at
-// its deadline. What waits or streams for long should come to a good end then.
+// Draining returns a channel that is closed when this process drains: it gets
+// no more connections and ends when those it has are finished, or at its
+// deadline. What waits or streams for long should come to a good end then.
 //
 // ctx is the one given to build or Serve, or a request's, or one derived from
-// them; for others the channel is nil, and never ready.
+// them; for others the channel is nil, and never ready. That of build and Serve
+// is closed when the drain begins. That of a request, which may have hijacked
+// its connection, is closed when it is the connection's turn: connections that
+// are asked for are told one after the other, over DrainSpread at most, lest
+// their clients come back as one herd. After that the channel is closed from
+// the start.
+//
+// The drain does not cancel a request's own context.
 func Draining(ctx context.Context) <-chan struct{} {
-	if l := lifeOf(ctx); l != nil {
-		return l.draining
+	l := lifeOf(ctx)
+	if l == nil {
+		return nil
 	}
-	return nil
+	if c := connOf(ctx); c != nil {
+		if told := l.turns.of(c); told != nil {
+			return told
+		}
+	}
+	return l.draining
 }
 
 // OnDrain has f called, on a goroutine of its own, when this process begins to

@@ -33,7 +33,7 @@ func (s *httpServer) moveParked() (some bool) {
 	s.mu.Lock()
 	var idle []*movable.Conn
 	for _, st := range s.conns {
-		if st.conn != nil && (st.state == http.StateIdle || st.state == http.StateNew) && !st.h2.Load() {
+		if st.canMove() && (st.state == http.StateIdle || st.state == http.StateNew) {
 			idle = append(idle, st.conn)
 		}
 	}

@@ -168,7 +168,7 @@ func TestConnectionThatIsKeptIsToldToClose(t *testing.T) {
 		return workers.Kept
 	})
 	c := m.idle()
-	other := newHTTPServer(m.l, http.NotFoundHandler(), nil)
+	other := newHTTPServer(m.l, http.NotFoundHandler(), nil, nil)
 	m.drain(time.Hour, time.Hour)
 	await(t, kept, "an attempt to move")
 	m.ask(c, true)

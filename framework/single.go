@@ -28,6 +28,7 @@ func runSingle(o *options, serve serveFunc) error {
 	open := &openConns{conns: map[*singleConn]struct{}{}, ended: make(chan struct{}, 1)}
 	defer open.closeAll()
 	l := newLife(open.count)
+	l.turns.spread = o.DrainSpread
 	ls := newListeners()
 	accepting := newAccepting(len(o.Listeners))
 	var bound []*listener.Listener

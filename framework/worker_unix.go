@@ -32,6 +32,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 
 	l := newLife(w.Open)
 	l.follow(w.Shared(), logger{o.logger})
+	l.turns.spread = o.DrainSpread
 	ls := newListeners()
 	accepting := make(chan struct{})
 	for _, ln := range w.Listeners() {

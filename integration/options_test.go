@@ -32,7 +32,7 @@ func deployed(t *testing.T, cfg appConfig, opts ...serviceOption) *service {
 	}
 	run := filepath.Join(dir, "run")
 	s := &service{
-		t: t, cfg: cfg, dir: dir, binary: filepath.Join(dir, "app"),
+		t: t, cfg: cfg, app: testapp, dir: dir, binary: filepath.Join(dir, "app"),
 		client: control.NewClient(filepath.Join(run, "control.sock")),
 		log:    newLogBuffer(), exited: make(chan struct{}),
 		env: []string{
@@ -161,6 +161,7 @@ func TestBadEnvironmentIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"BATON_HANG_TIMEOUT", "x", duration},
 		{"BATON_GIVE_UP_AFTER", "never", duration},
 		{"BATON_IDLE_GRACE", "721h", duration},
+		{"BATON_DRAIN_SPREAD", "721h", duration},
 		{"BATON_MODE", "cluster", "expected single or master"},
 	} {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
@@ -213,6 +214,7 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"HangTimeout=-1s", "HangTimeout(-1s)", duration},
 		{"GiveUpAfter=-1s", "GiveUpAfter(-1s)", duration},
 		{"IdleGrace=-1s", "IdleGrace(-1s)", duration},
+		{"DrainSpread=-1s", "DrainSpread(-1s)", duration},
 		{`PIDFile="a\x00b"`, `PIDFile("a\x00b")`, path},
 		{`RuntimeDir="a\x00b"`, `RuntimeDir("a\x00b")`, path},
 		{`EnvFile="a\x00b"`, `EnvFile("a\x00b")`, path},
@@ -224,6 +226,7 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"OnListen=nil", "OnListen(nil)", "expected a function"},
 		{"Handle=main,nil", `Handle("main", nil)`, "expected a handler"},
 		{"Handle=admin", `Handle("admin")`, `expected one of ["main"]`},
+		{"NoMove=admin", `NoMove("admin")`, `expected one of ["main"]`},
 		{"OnAdopt=main,nil", `OnAdopt("main", nil)`, "expected a function"},
 		{"OnAdopt=admin", `OnAdopt("admin")`, `expected one of ["main"]`},
 		{"TLS=,key.pem", `TLS("", "key.pem")`, "expected a file with the certificate"},

@@ -58,6 +58,10 @@ func argumentOption(name, value string) framework.Option {
 		return framework.GiveUpAfter(duration(value))
 	case "IdleGrace":
 		return framework.IdleGrace(duration(value))
+	case "DrainSpread":
+		return framework.DrainSpread(duration(value))
+	case "NoMove":
+		return framework.NoMove(value)
 	case "User":
 		return framework.User(value)
 	case "ReadyCheck":

@@ -79,6 +79,13 @@ func options(cfg config.Config) []framework.Option {
 	if cfg.TicketRotation > 0 {
 		tickets.Rotation = cfg.TicketRotation
 	}
+	if cfg.H2C {
+		opts = append(opts, framework.HTTPServer(func(s *http.Server) {
+			s.Protocols = new(http.Protocols)
+			s.Protocols.SetHTTP1(true)
+			s.Protocols.SetUnencryptedHTTP2(true)
+		}))
+	}
 	c := cfg.Options
 	opts = given(opts, c.DrainTimeout, framework.DrainTimeout)
 	opts = given(opts, c.StopTimeout, framework.StopTimeout)
@@ -89,6 +96,7 @@ func options(cfg config.Config) []framework.Option {
 	opts = given(opts, c.GiveUpAfter, framework.GiveUpAfter)
 	opts = given(opts, c.IdleGrace, framework.IdleGrace)
 	opts = append(opts, framework.BakeTime(0)) // most tests kill what is young
+	opts = given(opts, c.DrainSpread, framework.DrainSpread)
 	opts = given(opts, c.BakeTime, framework.BakeTime)
 	opts = given(opts, c.MaxDraining, framework.MaxDraining)
 	if c.PIDFile != "" {

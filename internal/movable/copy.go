@@ -77,6 +77,11 @@ var ErrReading = errors.New("a Read is in progress")
 // Close does nothing. The error is net.ErrClosed if the connection was closed
 // or taken away.
 func (c *Conn) Release() (s Stream, unread []byte, err error) {
+	defer func() {
+		if err == nil {
+			c.ended()
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

@@ -34,6 +34,9 @@ type Config struct {
 	// Options are further options of the framework.
 	Options Options `json:"options"`
 
+	// H2C enables HTTP/2 without TLS.
+	H2C bool `json:"h2c,omitempty"`
+
 	// Serve takes framework.Serve with an echo by the line in place of RunFunc.
 	Serve bool `json:"serve,omitempty"`
 
@@ -103,6 +106,7 @@ type Options struct {
 	GiveUpAfter  *time.Duration `json:"give_up_after,omitempty"`
 	BakeTime     *time.Duration `json:"bake_time,omitempty"`
 	IdleGrace    *time.Duration `json:"idle_grace,omitempty"`
+	DrainSpread  *time.Duration `json:"drain_spread,omitempty"`
 	MaxDraining  *int           `json:"max_draining,omitempty"`
 	ReadyCheck   string         `json:"ready_check,omitempty"`
 	PIDFile      string         `json:"pid_file,omitempty"`
