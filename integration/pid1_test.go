@@ -176,6 +176,7 @@ func TestSignalsToPID1ReachTheMaster(t *testing.T) {
 	for slot := 1; slot <= 2; slot++ {
 		s.waitLog(fmt.Sprintf("testapp: worker 1.%d got USR1", slot))
 	}
+	s.waitLog("testapp: a master hears USR1") // what main has caught is a signal there, too
 	installVersion(s, "v2")
 	s.signalInit(syscall.SIGHUP)
 	s.waitStatus("the next generation serves", func(st control.Status) bool { g := serving(st); return g != nil && g.Number == 2 })
