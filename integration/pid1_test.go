@@ -93,6 +93,18 @@ func TestContainerStartsAnotherMasterWhenOneIsKilled(t *testing.T) {
 	requireContainerEnds(s, 0)
 }
 
+func TestContainerWaitsForABinaryThatIsMissing(t *testing.T) {
+	s := newService(t, appConfig{Version: "v1", Workers: 1, Listeners: fixedPort(t)}, inContainer)
+	s.uninstall()
+	mustSignal(t, s.masterProcess(), syscall.SIGKILL)
+	s.waitLog("no master could be started")
+	installVersion(s, "v2")
+	s.waitServing()
+	requireCoherent(s, "v2", 1)
+	s.signalInit(syscall.SIGTERM)
+	requireContainerEnds(s, 0)
+}
+
 // Whichever of the two masters dies, and whenever: one is left or is started.
 func TestContainerServesOnWhicheverMasterIsKilledDuringAnUpgrade(t *testing.T) {
 	for who, takes := range map[string]time.Duration{
