@@ -93,6 +93,18 @@ func TestContainerStartsAnotherMasterWhenOneIsKilled(t *testing.T) {
 	requireContainerEnds(s, 0)
 }
 
+func TestContainerWaitsForABinaryThatIsMissing(t *testing.T) {
+	s := newService(t, appConfig{Version: "v1", Workers: 1, Listeners: fixedPort(t)}, inContainer)
+	s.uninstall()
+	mustSignal(t, s.masterProcess(), syscall.SIGKILL)
+	s.waitLog("no master could be started")
+	installVersion(s, "v2")
+	s.waitServing()
+	requireCoherent(s, "v2", 1)
+	s.signalInit(syscall.SIGTERM)
+	requireContainerEnds(s, 0)
+}
+
 // Whichever of the two masters dies, and whenever: one is left or is started.
 func TestContainerServesOnWhicheverMasterIsKilledDuringAnUpgrade(t *testing.T) {
 	for who, takes := range map[string]time.Duration{
@@ -176,6 +188,7 @@ func TestSignalsToPID1ReachTheMaster(t *testing.T) {
 	for slot := 1; slot <= 2; slot++ {
 		s.waitLog(fmt.Sprintf("testapp: worker 1.%d got USR1", slot))
 	}
+	s.waitLog("testapp: a master hears USR1") // what main has caught is a signal there, too
 	installVersion(s, "v2")
 	s.signalInit(syscall.SIGHUP)
 	s.waitStatus("the next generation serves", func(st control.Status) bool { g := serving(st); return g != nil && g.Number == 2 })

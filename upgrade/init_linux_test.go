@@ -111,20 +111,13 @@ func masterTask() int {
 		}
 		tell("stranger %s", strings.TrimSpace(string(out)))
 	}
-	relayed := make(chan os.Signal, 8)
-	signal.Notify(relayed, syscall.SIGHUP, syscall.SIGTERM)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTERM,
+		syscall.SIGINT, syscall.SIGTTIN, syscall.SIGTTOU)
 	u.Init().Tell(NoticeHello)
 	u.Init().Tell(NoticeServes)
 	tell("serves")
-	for {
-		var sig os.Signal
-		select {
-		case sig = <-relayed:
-		case sig = <-u.Init().Signals():
-		}
-		if sig == nil {
-			break
-		}
+	for sig := range signals {
 		tell("got %v", sig)
 		if sig == syscall.SIGTERM {
 			u.Init().Tell(NoticeStopping)
@@ -138,8 +131,8 @@ func masterTask() int {
 				return 110
 			}
 			u.Init().Tell(NoticeReplaced)
-			for sig := range u.Init().Signals() {
-				_ = next.Signal(sig)
+			for len(signals) > 0 {
+				_ = next.Signal(<-signals)
 			}
 			if arg == "lingers" {
 				time.Sleep(500 * time.Millisecond)
@@ -147,8 +140,7 @@ func masterTask() int {
 			return 0
 		}
 	}
-	tell("init is gone")
-	return 106
+	return 0
 }
 
 // container is an init and its masters.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -44,10 +46,9 @@ func init() {
 // a master that crashes, and passes signals on. A nil one can be used: it says
 // nothing and hears nothing.
 type Init struct {
-	pid     int
-	c       *net.UnixConn
-	signals chan os.Signal
-	hears   chan struct{} // closed when nothing more is heard
+	pid   int
+	c     *net.UnixConn
+	hears chan struct{} // closed when nothing more is heard
 }
 
 // findInit returns the init that started this process, or one before it, nil
@@ -73,7 +74,7 @@ func findInit(flip *tableflip.Upgrader) (*Init, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket to init: %w", err)
 	}
-	return &Init{c: c, pid: makerOf(c), signals: make(chan os.Signal, 64)}, nil
+	return &Init{c: c, pid: makerOf(c)}, nil
 }
 
 // makerOf is the pid of the process that made a pair of sockets.
@@ -90,17 +91,10 @@ func makerOf(c *net.UnixConn) (pid int) {
 	return pid
 }
 
-// Signals returns what was sent to init and is meant for the master. They come
-// once NoticeHello was told, those before it included. The channel is closed
-// after NoticeReplaced: who gets one of those that are left passes it on.
-func (i *Init) Signals() <-chan os.Signal {
-	if i == nil {
-		return nil
-	}
-	return i.signals
-}
-
-// Tell tells init.
+// Tell tells init. From NoticeHello on this process gets the signals that were
+// sent to init, those before it included, so it must have caught them. After
+// NoticeReplaced it gets no more, and those it got are in the channels that it
+// gave to signal.Notify: they have to be passed on.
 func (i *Init) Tell(n Notice) {
 	if i == nil {
 		return
@@ -109,6 +103,7 @@ func (i *Init) Tell(n Notice) {
 		// What is not read here is the new master's.
 		_ = i.c.SetReadDeadline(time.Now())
 		<-i.hears
+		settleSignals()
 	}
 	_ = i.c.SetWriteDeadline(time.Now().Add(stepTimeout)) // it reads at all times
 	_, _ = i.c.Write([]byte{lineVersion, byte(n), 0})
@@ -119,6 +114,33 @@ func (i *Init) Tell(n Notice) {
 	case NoticeReplaced:
 		_ = i.c.Close() // init must see when nobody is left
 	}
+}
+
+// listen makes signals of the messages that are: the application may have
+// caught them, too.
+func (i *Init) listen() {
+	defer close(i.hears)
+	// A signal to this very thread has been handled when the call returns.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for {
+		b := make([]byte, lineSize)
+		n, err := i.c.Read(b)
+		if err != nil || n == 0 {
+			return
+		}
+		if n == lineSize && b[0] == lineVersion && b[1] == lineSignal {
+			_ = unix.Tgkill(os.Getpid(), unix.Gettid(), syscall.Signal(b[2]))
+		}
+	}
+}
+
+// settleSignals returns when the signals that this process has got are in the
+// channels for them: that is what Stop waits for.
+func settleSignals() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	signal.Stop(c)
 }
 
 // adoptionTime bounds Adopted.
@@ -133,20 +155,5 @@ func (i *Init) Adopted() {
 	}
 	for late := time.Now().Add(adoptionTime); os.Getppid() != i.pid && time.Now().Before(late); {
 		time.Sleep(time.Millisecond)
-	}
-}
-
-func (i *Init) listen() {
-	defer close(i.hears)
-	defer close(i.signals)
-	for {
-		b := make([]byte, lineSize)
-		n, err := i.c.Read(b)
-		if err != nil || n == 0 {
-			return
-		}
-		if n == lineSize && b[0] == lineVersion && b[1] == lineSignal {
-			i.signals <- syscall.Signal(b[2])
-		}
 	}
 }

@@ -2,11 +2,7 @@
 
 package upgrade
 
-import (
-	"os"
-
-	"github.com/cloudflare/tableflip"
-)
+import "github.com/cloudflare/tableflip"
 
 // Init is the init of a container. There are none here.
 type Init struct{}
@@ -23,9 +19,6 @@ const (
 )
 
 func findInit(*tableflip.Upgrader) (*Init, error) { return nil, nil }
-
-// Signals returns nil.
-func (*Init) Signals() <-chan os.Signal { return nil }
 
 // Tell does nothing.
 func (*Init) Tell(Notice) {}
