@@ -33,6 +33,7 @@ type offer struct {
 	Upgrades   int             `json:"upgrades"`
 	PIDFile    string          `json:"pid_file"`
 	Override   int             `json:"override"` // workers, as scaled
+	Activated  []activation    `json:"activated,omitempty"`
 }
 
 func (m *master) readOffer() error {
@@ -55,7 +56,7 @@ func (m *master) readOffer() error {
 func (m *master) makeOffer() []byte {
 	data, err := json.Marshal(offer{
 		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), Listeners: m.o.Listeners,
-		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(),
+		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(), Activated: m.activated,
 	})
 	if err != nil {
 		panic("framework: " + err.Error()) // plain values only
@@ -132,6 +133,7 @@ func (m *master) cleanUpAfter(pid int) {
 	if m.pred.Gone(ctx) != nil {
 		return
 	}
+	m.store() // only now systemd takes us for the service
 	if old := m.offer.PIDFile; old != "" && old != m.o.PIDFile {
 		_ = rundir.RemovePIDFile(old, pid)
 	}

@@ -42,6 +42,11 @@ type master struct {
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	socket    *net.UnixListener
 
+	herald    *herald
+	activated []activation               // sockets of systemd's
+	passed    map[int]*listener.Listener // those, by the place of their listener, until it is claimed
+	stored    map[string]*os.File        // listeners of a master that was killed, by key, until they are claimed
+
 	pool    *workers.Pool
 	arbiter *arbiter
 	control *control.Server
@@ -60,6 +65,7 @@ type master struct {
 	verdict    atomic.Pointer[control.Verdict] // of the last deploy
 	scaled     atomic.Int64                    // workers as an operator set them; 0: as the release says
 	stopTimes  atomic.Value                    // stopTimes of the serving generation
+	unstored   atomic.Bool                     // nothing is left with systemd any more
 	took       atomic.Bool                     // this process is the master
 	replaced   atomic.Bool                     // by a new master, which has all that is handed over
 	mayControl chan struct{}                   // closed when this process is the master
@@ -84,8 +90,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	defer flush()
 	o.logger = logs
 	m := &master{
-		bound: map[*listener.Listener]bool{},
-		o:     o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
+		bound: map[*listener.Listener]bool{}, passed: map[int]*listener.Listener{}, stored: map[string]*os.File{},
+		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
 		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
 	}
 	for _, line := range o.overrides {
@@ -103,6 +109,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		return fmt.Errorf("baton: %w", err)
 	}
 	m.pred = m.up.Predecessor()
+	m.herald = newHerald(o.inherited["NOTIFY_SOCKET"], o.logger, m.pred != nil)
+	m.herald.look = m.describe
 	if err := m.claim(); err != nil {
 		if m.pred != nil {
 			m.pred.Refuse(err.Error())
@@ -144,6 +152,10 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		quit := make(chan struct{})
 		g.Add(func() error { return m.take(signals, quit) }, func(error) { close(quit) })
 	}
+	{
+		quit := make(chan struct{})
+		g.Add(func() error { return m.herald.run(quit) }, func(error) { close(quit) })
+	}
 	g.Add(m.serveControl, func(error) { m.stopControl() })
 	err = g.Run()
 	m.release()
@@ -160,6 +172,9 @@ func (m *master) claim() error {
 		if err := m.readOffer(); err != nil {
 			return fmt.Errorf("baton: %w", err)
 		}
+	}
+	if err := m.claimPassed(); err != nil {
+		return err
 	}
 	exe := filepath.Base(os.Args[0])
 	path, err := rundir.Resolve(m.o.RuntimeDir, exe, listener.Keys(m.o.Listeners), m.getenv, os.Getuid())
@@ -200,6 +215,7 @@ func (m *master) announce() {
 // event logs what happens in the pool, and tells the application.
 func (m *master) event(e workers.Event) {
 	m.log.event(e)
+	m.herald.changed()
 	for _, f := range m.o.onEvent {
 		f(e)
 	}
@@ -261,6 +277,9 @@ func (m *master) claimListeners() error {
 	keys := listener.Keys(m.o.Listeners)
 	inherited := map[string]*listener.Listener{}
 	for i, key := range listener.Keys(m.offer.Listeners) {
+		if slices.ContainsFunc(m.offer.Activated, func(a activation) bool { return a.Listener == i }) {
+			continue // systemd's
+		}
 		at := slices.Index(keys, key)
 		if at < 0 {
 			// Not taken from tableflip, for that would keep it open.
@@ -280,9 +299,19 @@ func (m *master) claimListeners() error {
 		}
 		inherited[key] = l
 	}
+	m.dropStored(keys, m.passed)
 	for i, spec := range m.o.Listeners {
+		if l := m.passed[i]; l != nil {
+			delete(m.passed, i)
+			m.bound[l] = m.pred == nil
+			m.listeners = append(m.listeners, l)
+			continue
+		}
 		l := inherited[keys[i]]
 		delete(inherited, keys[i])
+		if l == nil {
+			l = m.storedListener(keys[i], spec)
+		}
 		if l == nil {
 			var err error
 			if l, err = listener.Bind(spec); err != nil {
@@ -323,11 +352,20 @@ func (f socketFile) remove() {
 }
 
 // release gives up what claim took: for good, or to the master that has it now.
-// A new master that never took over gives back what it inherited.
+// One that never became the master gives back what was others' before.
 func (m *master) release() {
 	replaced, candidate := m.replaced.Load(), m.pred != nil && !m.took.Load()
+	if !replaced && m.took.Load() {
+		m.unstoreAll()
+	}
+	for _, l := range m.passed {
+		_ = l.Release()
+	}
+	for _, f := range m.stored {
+		_ = f.Close()
+	}
 	for _, l := range m.listeners {
-		if replaced || candidate && !m.bound[l] {
+		if replaced || !m.took.Load() && !m.bound[l] {
 			_ = l.Release()
 		} else {
 			_ = l.Close()
