@@ -1,0 +1,200 @@
+//go:build linux
+
+package integration
+
+import (
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/baton-go/baton/integration/load"
+	"github.com/baton-go/baton/integration/testapp/config"
+	"github.com/baton-go/baton/internal/control"
+)
+
+// activated are the listeners of an application under app.socket and
+// app-admin.socket. Where systemd binds them is up to systemd.
+var activated = []config.Listener{
+	{Network: "tcp", Addr: "127.0.0.1:9", Name: "main"},
+	{Network: "unix", Addr: "/nowhere/admin.sock", Name: "admin"},
+}
+
+func adminOf(h *systemdHost) string { return filepath.Join(h.root(), "run/app-admin.sock") }
+
+// everybody is a load of all kinds, small enough for two slow cores.
+func everybody() []load.Plan {
+	return []load.Plan{
+		{Class: load.PerConn, Clients: 2}, {Class: load.KeepAlive, Clients: 2}, {Class: load.Idle, Clients: 4},
+		{Class: load.Slow, Clients: 1}, {Class: load.Stream, Clients: 1},
+	}
+}
+
+func TestUnderSystemdDeploysLoseNothing(t *testing.T) {
+	h := newSystemdHost(t)
+	a := h.newApp(appConfig{Version: "v1", Workers: 2, Listeners: activated}, "",
+		"app.service", "app.socket", "app-admin.socket")
+	h.must("systemctl", "start", "app.socket", "app-admin.socket")
+	if got := h.show(a.unit, "ActiveState"); got != "inactive" {
+		t.Fatalf("the service is %s before anybody connects", got)
+	}
+	// The first client starts it.
+	if r := a.get("/version"); r.version != "v1" {
+		t.Fatalf("version %q", r.version)
+	}
+	if r, err := ask(adminOf(h), "/version", waitTime); err != nil || r.version != "v1" {
+		t.Fatalf("through the unix socket: %q, %v", r.version, err)
+	}
+	h.waitFor(a.unit, "ActiveState", "active")
+	first := a.checkMainPID()
+	for _, l := range a.status().Listeners {
+		if want := map[string]string{"main": a.addr, "admin": "/run/app-admin.sock"}[l.Name]; l.Address != want {
+			t.Errorf("listener %s is at %s, want %s", l.Name, l.Address, want)
+		}
+	}
+
+	finish := a.start(load.Config{Plans: everybody()})
+	finishAdmin := a.start(load.Config{Network: "unix", Addr: adminOf(h), Plans: []load.Plan{{Class: load.PerConn, Clients: 1}, {Class: load.KeepAlive, Clients: 1}}})
+	for range tier(3, 20) {
+		h.must("systemctl", "reload", a.unit)
+		if pid := a.checkMainPID(); pid != first {
+			t.Fatalf("the master was %d, and is %d after a reload", first, pid)
+		}
+	}
+	for range tier(3, 20) {
+		before := a.mainPID()
+		out := h.must("env", "RUNTIME_DIRECTORY=/run/app", ctlPath(t), "upgrade")
+		if pid := a.checkMainPID(); pid == before {
+			t.Fatalf("the master is %d still, after: %s", pid, out)
+		}
+		if got := h.show(a.unit, "ActiveState"); got != "active" {
+			t.Fatalf("the service is %s after an upgrade", got)
+		}
+	}
+
+	// A release that fails.
+	generation := serving(a.status()).Number
+	bad := a.cfg
+	bad.Version, bad.Fail = "bad", config.FailBuild
+	a.install(bad)
+	out, err := h.run("systemctl", "reload", a.unit)
+	if err == nil {
+		t.Errorf("systemctl reload says nothing of a release that was refused: %s", out)
+	}
+	t.Logf("systemctl reload of a release that fails: %v\n%s", err, out)
+	if g := serving(a.status()); g == nil || g.Number != generation {
+		t.Errorf("generation %d does not serve any more: %+v", generation, g)
+	}
+	if got := h.show(a.unit, "ActiveState"); got != "active" {
+		t.Errorf("the service is %s after a refused reload", got)
+	}
+	if r := a.get("/version"); r.version != "v1" {
+		t.Errorf("version %q after a refused reload", r.version)
+	}
+	if j := h.journal("-u", a.unit); !strings.Contains(j, "testapp: build fails as told") {
+		t.Error("the journal does not say why the reload was refused")
+	}
+
+	for name, finish := range map[string]func() load.Report{"tcp": finish, "unix": finishAdmin} {
+		r := finish()
+		t.Logf("%s:\n%s", name, r)
+		if r.Lost() > 0 || r.Requests() == 0 {
+			t.Errorf("%s: %d of %d requests lost", name, r.Lost(), r.Requests())
+		}
+	}
+	status := h.must("systemctl", "status", a.unit)
+	if !strings.Contains(status, `Status: "generation `) || !strings.Contains(status, "serving with 2 workers") {
+		t.Error("systemctl status does not show the status")
+	}
+	t.Log(status)
+	t.Log(h.journal())
+}
+
+func TestUnderSystemdAStopWithSocketsRefusesNobody(t *testing.T) {
+	h := newSystemdHost(t)
+	a := h.newApp(appConfig{Version: "v1", Workers: 2, Listeners: activated}, "",
+		"app.service", "app.socket", "app-admin.socket")
+	h.must("systemctl", "start", "app.socket", "app-admin.socket", a.unit)
+	plans := []load.Plan{{Class: load.PerConn, Clients: 4}}
+	finish := a.start(load.Config{Plans: plans})
+	finishAdmin := a.start(load.Config{Network: "unix", Addr: adminOf(h), Plans: plans})
+	for range tier(3, 10) {
+		before := a.mainPID()
+		h.must("systemctl", "stop", a.unit)
+		h.must("systemctl", "start", a.unit)
+		a.waitMaster(before)
+		before = a.mainPID()
+		h.must("systemctl", "restart", a.unit)
+		a.waitMaster(before)
+	}
+	for name, finish := range map[string]func() load.Report{"tcp": finish, "unix": finishAdmin} {
+		r := finish()
+		t.Logf("%s:\n%s", name, r)
+		if r.Lost() > 0 || r.Requests() == 0 {
+			t.Errorf("%s: %d of %d requests lost", name, r.Lost(), r.Requests())
+		}
+	}
+	if got := h.show(a.unit, "NRestarts"); got != "0" {
+		t.Errorf("systemd had to restart it %s times", got)
+	}
+}
+
+func TestUnderSystemdAKilledMasterRefusesNobody(t *testing.T) {
+	h := newSystemdHost(t)
+	cfg := appConfig{Version: "v1", Workers: 2}
+	admin := filepath.Join("/run/app", "admin.sock")
+	cfg.Listeners = []config.Listener{{Network: "tcp", Addr: "127.0.0.1:" + strconv.Itoa(h.port), Name: "main"}, {Network: "unix", Addr: admin, Name: "admin"}}
+	a := h.newApp(cfg, "", "app-standalone.service")
+	adminAddr := filepath.Join(h.root(), admin)
+	h.must("systemctl", "start", a.unit)
+	a.checkMainPID()
+	h.waitFor(a.unit, "NFileDescriptorStore", "2")
+
+	// A worker's death is the master's business alone.
+	worker := serving(a.status()).Processes[0].PID
+	h.must("kill", "-KILL", strconv.Itoa(worker))
+	a.waitStatus("the worker is replaced", func(st control.Status) bool {
+		g := serving(st)
+		return g != nil && len(g.Processes) == 2 && g.Processes[0].PID != worker && g.Processes[0].State == control.WorkerServing
+	})
+	if state, n := h.show(a.unit, "ActiveState"), h.show(a.unit, "NRestarts"); state != "active" || n != "0" {
+		t.Errorf("the service is %s after a worker's death, with %s restarts", state, n)
+	}
+	if got := h.show(a.unit, "OOMPolicy"); got != "continue" {
+		t.Errorf("OOMPolicy=%s", got)
+	}
+
+	finish := a.start(load.Config{Plans: everybody()})
+	finishAdmin := a.start(load.Config{Network: "unix", Addr: adminAddr, Plans: []load.Plan{{Class: load.PerConn, Clients: 2}}})
+	for range tier(3, 10) {
+		before := a.mainPID()
+		h.must("systemctl", "kill", "-s", "KILL", "--kill-who=main", a.unit)
+		a.waitMaster(before)
+		a.checkMainPID()
+		h.waitFor(a.unit, "NFileDescriptorStore", "2")
+	}
+	for name, finish := range map[string]func() load.Report{"tcp": finish, "unix": finishAdmin} {
+		r := finish()
+		t.Logf("%s:\n%s", name, r)
+		refused := 0
+		for _, class := range r.Classes {
+			refused += class.Refused
+		}
+		if refused > 0 || r.Requests() == 0 {
+			t.Errorf("%s: %d of %d connections were refused", name, refused, r.Requests())
+		}
+	}
+
+	// It can be upgraded after that, and stopped: then nothing is left behind.
+	before := a.mainPID()
+	h.must("env", "RUNTIME_DIRECTORY=/run/app", ctlPath(t), "upgrade")
+	if a.checkMainPID() == before {
+		t.Error("no new master")
+	}
+	h.must("systemctl", "stop", a.unit)
+	if _, err := a.tryGet("/"); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("after a stop: %v, want that connections are refused", err)
+	}
+	h.waitFor(a.unit, "NFileDescriptorStore", "0")
+	t.Log(h.journal("-u", a.unit))
+}
