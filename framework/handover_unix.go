@@ -128,12 +128,13 @@ func (m *master) takeOver(n int) error {
 // cleanUpAfter removes what the predecessor, whose pid is given, cannot know
 // to be of no use any more: files in places that this release has left.
 func (m *master) cleanUpAfter(pid int) {
-	ctx, cancel := context.WithTimeout(context.Background(), m.o.StopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), max(m.o.StopTimeout, upgradeMargin))
 	defer cancel()
 	if m.pred.Gone(ctx) != nil {
 		return
 	}
-	m.store() // only now systemd takes us for the service
+	m.herald.reclaim(ctx)
+	m.store()
 	if old := m.offer.PIDFile; old != "" && old != m.o.PIDFile {
 		_ = rundir.RemovePIDFile(old, pid)
 	}

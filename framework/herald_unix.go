@@ -3,6 +3,7 @@
 package framework
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -90,6 +91,18 @@ func (h *herald) replaced(pid int) {
 	h.silent = true
 	h.mu.Unlock()
 	h.settle()
+}
+
+// reclaim makes systemd see that a new master is a child of its own now.
+func (h *herald) reclaim(ctx context.Context) {
+	if h.n == nil {
+		return
+	}
+	if err := h.n.Reclaim(ctx); err != nil {
+		h.log.Warn("systemd may kill this master at a stop, rather than wait for it", "reason", err.Error())
+		return
+	}
+	h.log.Debug("systemd has this master for its child")
 }
 
 // settle waits until systemd has acted on all that was said.

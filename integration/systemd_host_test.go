@@ -228,6 +228,25 @@ func (a *app) checkMainPID() int {
 	return st.Master.PID
 }
 
+// upgrade deploys with batonctl and waits until systemd waits for the new master
+// as it does for a child, which it sees a moment later.
+func (a *app) upgrade() {
+	a.t.Helper()
+	before := a.mainPID()
+	count := func() int { return strings.Count(a.h.journal("-n", "all"), "which is not our child") }
+	seen := count()
+	out := a.h.must("env", "RUNTIME_DIRECTORY=/run/app", ctlPath(a.t), "upgrade")
+	if pid := a.checkMainPID(); pid == before {
+		a.t.Fatalf("the master is %d still, after: %s", pid, out)
+	}
+	if got := a.h.show(a.unit, "ActiveState"); got != "active" {
+		a.t.Fatalf("the service is %s after an upgrade", got)
+	}
+	// Once for the new master, once for the one that stood in for it.
+	eventually(a.t, waitTime, "systemd has the new master for its child", func() bool { return count() >= seen+2 })
+	a.checkMainPID()
+}
+
 // waitMaster waits for a master that is not the one before, and serves.
 func (a *app) waitMaster(before int) {
 	a.t.Helper()

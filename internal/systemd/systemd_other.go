@@ -3,6 +3,7 @@
 package systemd
 
 import (
+	"context"
 	"os"
 	"time"
 )
@@ -30,5 +31,8 @@ func (*Notifier) Remove(string) error { return nil }
 
 // Barrier does nothing.
 func (*Notifier) Barrier(time.Duration) error { return nil }
+
+// Reclaim does nothing.
+func (*Notifier) Reclaim(context.Context) error { return nil }
 
 func monotonic() int64 { return 0 }
