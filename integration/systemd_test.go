@@ -208,3 +208,104 @@ func TestUnderSystemdAKilledMasterRefusesNobody(t *testing.T) {
 	h.waitFor(a.unit, "NFileDescriptorStore", "0")
 	t.Log(h.journal())
 }
+
+func TestUnderSystemdAMasterThatStandsStillIsRestarted(t *testing.T) {
+	h := newSystemdHost(t)
+	a := h.newApp(standalone(h), "WatchdogSec=2s\n", "app-standalone.service")
+	h.must("systemctl", "start", a.unit)
+	a.upgrade() // the duty goes with it
+	before := a.mainPID()
+	h.must("systemctl", "kill", "-s", "STOP", "--kill-who=main", a.unit)
+	h.waitFor(a.unit, "NRestarts", "1")
+	a.waitMaster(before)
+	a.checkMainPID()
+	// And one that turns is not.
+	if j := h.journal("-u", a.unit); strings.Count(j, "Watchdog timeout") != 1 {
+		t.Error("not one watchdog timeout")
+	}
+	t.Log(h.journal("-u", a.unit))
+}
+
+func TestUnderSystemdASocketThatFitsNoListenerIsAnError(t *testing.T) {
+	h := newSystemdHost(t)
+	cfg := appConfig{Version: "v1", Workers: 1, Listeners: []config.Listener{
+		{Network: "tcp", Addr: "127.0.0.1:9", Name: "web"}, {Network: "unix", Addr: "/nowhere/admin.sock", Name: "admin"},
+	}}
+	a := h.newApp(cfg, "", "app.service", "app.socket", "app-admin.socket")
+	if out, err := h.run("systemctl", "start", a.unit); err == nil {
+		t.Errorf("it started: %s", out)
+	}
+	h.waitFor(a.unit, "ActiveState", "failed")
+	if code, n := h.show(a.unit, "ExecMainStatus"), h.show(a.unit, "NRestarts"); code != "78" || n != "0" {
+		t.Errorf("exit status %s after %s restarts, want 78 and none", code, n)
+	}
+	want := `socket "main" (tcp ` + a.addr + `) of systemd fits no listener, by name or address: expected one of "web" (tcp 127.0.0.1:9), "admin" (unix /nowhere/admin.sock)`
+	if j := h.journal("-u", a.unit); !strings.Contains(j, want) {
+		t.Errorf("the journal does not say: %s", want)
+	}
+	t.Log(h.journal("-u", a.unit))
+}
+
+// What is said in the README of KillMode.
+func TestUnderSystemdKillMode(t *testing.T) {
+	h := newSystemdHost(t)
+	a := h.newApp(standalone(h), "", "app-standalone.service")
+	h.must("systemctl", "start", a.unit)
+	killed := func() error {
+		t.Helper()
+		slow := make(chan error, 1)
+		go func() {
+			_, err := ask(a.addr, "/slow?d=1s", waitTime)
+			slow <- err
+		}()
+		a.waitStatus("the request is under way", func(st control.Status) bool {
+			g := serving(st)
+			return g != nil && g.Processes[0].Open+g.Processes[1].Open == 1
+		})
+		before := a.mainPID()
+		h.must("systemctl", "kill", "-s", "KILL", "--kill-who=main", a.unit)
+		err := <-slow
+		a.waitMaster(before)
+		return err
+	}
+	if err := killed(); err != nil {
+		t.Errorf("KillMode=process: a request in flight when the master was killed: %v", err)
+	}
+	h.writeUnit(a.unit+".d/mode.conf", "[Service]\nKillMode=control-group\n")
+	h.must("systemctl", "daemon-reload")
+	err := killed()
+	if err == nil {
+		t.Error("KillMode=control-group: the request in flight was answered; the README says that all processes die")
+	}
+	t.Logf("KillMode=control-group: a request in flight when the master was killed: %v", err)
+}
+
+func TestUnderSystemdALongStopIsNotCut(t *testing.T) {
+	h := newSystemdHost(t)
+	cfg := standalone(h)
+	a := h.newApp(cfg, "TimeoutStopSec=2s\n", "app-standalone.service")
+	h.must("systemctl", "start", a.unit)
+	slow := make(chan error, 1)
+	go func() {
+		_, err := ask(a.addr, "/slow?d=8s", 2*waitTime)
+		slow <- err
+	}()
+	a.waitStatus("the request is under way", func(st control.Status) bool {
+		g := serving(st)
+		return g != nil && g.Processes[0].Open+g.Processes[1].Open == 1
+	})
+	h.must("systemctl", "stop", a.unit)
+	if err := <-slow; err != nil {
+		t.Errorf("a request of 8s, a stop that may take 25s, and TimeoutStopSec=2s: %v", err)
+	}
+	if got := h.show(a.unit, "Result"); got != "success" {
+		t.Errorf("the stop ended with %s", got)
+	}
+}
+
+// standalone is an application that binds its listener itself.
+func standalone(h *systemdHost) appConfig {
+	return appConfig{Version: "v1", Workers: 2, Listeners: []config.Listener{
+		{Network: "tcp", Addr: "127.0.0.1:" + strconv.Itoa(h.port), Name: "main"},
+	}}
+}
