@@ -119,7 +119,7 @@ func TestAReplacedMasterSaysNothing(t *testing.T) {
 		defer close(heard)
 		h.replaced(7)
 	}()
-	hears(t, said, "MAINPID=7\nREADY=1")
+	hears(t, said, "MAINPID=7\nREADY=1\nWATCHDOG=1")
 	<-heard // Read has dropped the barrier's pipe
 	hears(t, said, "BARRIER=1")
 	h.done()

@@ -71,7 +71,16 @@ func (h *herald) done() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.until = time.Time{}
-	h.tell(systemd.Ready)
+	h.tell(h.well()...)
+}
+
+// well says that the service serves. The time that it was given for what went on
+// it was given by the watchdog, too, until that hears of it again.
+func (h *herald) well() []string {
+	if h.watchdog > 0 {
+		return []string{systemd.Ready, systemd.Watchdog}
+	}
+	return []string{systemd.Ready}
 }
 
 // speak ends the silence of a new master. That it serves says the old one, who
@@ -87,7 +96,7 @@ func (h *herald) speak() {
 // systemd the end of the old one is that of the service otherwise.
 func (h *herald) replaced(pid int) {
 	h.mu.Lock()
-	h.tell(systemd.MainPID(pid), systemd.Ready)
+	h.tell(append([]string{systemd.MainPID(pid)}, h.well()...)...)
 	h.silent = true
 	h.mu.Unlock()
 	h.settle()

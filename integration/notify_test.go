@@ -174,9 +174,7 @@ func TestSystemdHearsOfReloads(t *testing.T) {
 	if v := s.reload(); v.OK {
 		t.Fatal("a release that fails was not refused")
 	}
-	if got := n.count(master, "READY=1"); got != 3 {
-		t.Errorf("READY=1 was said %d times before the verdict, want 3", got)
-	}
+	n.wait(master, 3, "READY=1")
 	n.wait(master, 1, "STATUS=generation 2 serving with 2 workers; last reload refused: ")
 
 	if v := s.stop(); !v.OK {
