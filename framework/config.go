@@ -35,7 +35,19 @@ type generationSettings struct {
 	GiveUpAfter  time.Duration // 0: never
 	BakeTime     time.Duration // 0: never rolled back
 	IdleGrace    time.Duration
+	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
+	Adopts       []string // names of the listeners with an OnAdopt, in order
+}
+
+// adopted returns the keys of the listeners that a generation adopts from.
+func (s settings) adopted() (keys []string) {
+	for i, key := range listener.Keys(s.Listeners) {
+		if slices.Contains(s.Adopts, s.Listeners[i].Name) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // masterSettings belong to the master. Another value needs another master.
@@ -79,11 +91,15 @@ type options struct {
 	userEnv    map[string]string       // its name and home
 	single     bool                    // no master, no workers
 	handlers   map[string]http.Handler // by listener name, beside the main one
+	tlsAsked   []*tlsSource            // in the order of the options
+	tls        map[string]*tlsSource   // by listener name
+	noMove     []string                // names of listeners
 	logger     *slog.Logger            // never nil
 	httpServer []func(*http.Server)
 	stopOn     []context.Context
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
+	adopters   map[string]func(net.Conn, []byte) // by listener name
 
 	readyCheck  string // a path; "": none
 	readyChecks []func(context.Context) error
@@ -109,9 +125,12 @@ func defaultOptions(env environment) *options {
 			HangTimeout:  30 * time.Second,
 			BakeTime:     10 * time.Second,
 			IdleGrace:    5 * time.Second,
+			DrainSpread:  5 * time.Second,
 			MaxDraining:  8,
 		}},
 		handlers:  map[string]http.Handler{},
+		adopters:  map[string]func(net.Conn, []byte){},
+		tls:       map[string]*tlsSource{},
 		logger:    slog.Default(),
 		env:       env.clone(),
 		inherited: env.clone(),
@@ -150,7 +169,8 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 
 	o.checkTimes()
 	o.checkListeners()
-	o.checkHandlers()
+	o.checkNames()
+	o.checkTLS()
 	o.checkUser()
 	for _, check := range checks {
 		check(o)
@@ -220,14 +240,30 @@ func (o *options) checkListeners() {
 	}
 }
 
-func (o *options) checkHandlers() {
-	var known []string
+// listenerNames are in the order of the Listen options.
+func (o *options) listenerNames() (names []string) {
 	for _, s := range o.Listeners {
-		known = append(known, s.Name)
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// checkNames looks for the listeners that other options name.
+func (o *options) checkNames() {
+	known := o.listenerNames()
+	check := func(option, name string) {
+		if !slices.Contains(known, name) {
+			o.problem("%s(%q): no listener has that name: expected one of %q", option, name, known)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.handlers)) {
-		if !slices.Contains(known, name) {
-			o.problem("Handle(%q): no listener has that name: expected one of %q", name, known)
-		}
+		check("Handle", name)
+	}
+	for _, name := range o.noMove {
+		check("NoMove", name)
+	}
+	o.Adopts = slices.Sorted(maps.Keys(o.adopters))
+	for _, name := range o.Adopts {
+		check("OnAdopt", name)
 	}
 }

@@ -54,7 +54,7 @@ func TestDefaults(t *testing.T) {
 		generationSettings: generationSettings{
 			DrainTimeout: 30 * time.Second, StopTimeout: 25 * time.Second,
 			ReadyTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
-			HangTimeout: 30 * time.Second, BakeTime: 10 * time.Second, IdleGrace: 5 * time.Second, MaxDraining: 8,
+			HangTimeout: 30 * time.Second, BakeTime: 10 * time.Second, IdleGrace: 5 * time.Second, DrainSpread: 5 * time.Second, MaxDraining: 8,
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{{Name: "default", Network: "tcp", Address: ":8080"}},
@@ -71,19 +71,20 @@ func TestDefaults(t *testing.T) {
 func TestCodeSetsEveryOption(t *testing.T) {
 	ctx, h, calls := t.Context(), http.NewServeMux(), 0
 	logger := slog.New(slog.DiscardHandler)
+	adopt := func(net.Conn, []byte) { calls++ }
 	o := mustResolve(t, nil,
 		Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
 		ReadyTimeout(time.Minute), KillTimeout(0), HangTimeout(0), GiveUpAfter(time.Hour),
-		BakeTime(time.Minute), IdleGrace(0), MaxDraining(1), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
+		BakeTime(time.Minute), IdleGrace(0), DrainSpread(time.Minute), MaxDraining(1), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
 		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660)),
-		Handle("admin", h), SingleProcess(), StopOn(ctx), StopOn(ctx),
+		Handle("admin", h), NoMove("admin"), NoMove("tcp::0"), OnAdopt("tcp::0", adopt), OnAdopt("admin", adopt), SingleProcess(), StopOn(ctx), StopOn(ctx),
 		HTTPServer(func(*http.Server) { calls++ }), OnEvent(func(workers.Event) { calls++ }),
 		OnListen(func(string, net.Addr) { calls++ }),
 	)
 	want := settings{
 		generationSettings: generationSettings{
 			Workers: 3, DrainTimeout: 2 * time.Hour, StopTimeout: 9 * time.Second, StopDelay: time.Second,
-			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, BakeTime: time.Minute, MaxDraining: 1,
+			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, DrainSpread: time.Minute, BakeTime: time.Minute, MaxDraining: 1, Adopts: []string{"admin", "tcp::0"},
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{
@@ -96,14 +97,15 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	if diff := cmp.Diff(want, o.settings, cmp.AllowUnexported(settings{})); diff != "" {
 		t.Error(diff)
 	}
-	if o.logger != logger || !o.single || o.handlers["admin"] != h || len(o.stopOn) != 2 {
-		t.Errorf("logger, single, handlers or stopOn not taken: %+v", o)
+	if o.logger != logger || !o.single || o.handlers["admin"] != h || len(o.noMove) != 2 || len(o.stopOn) != 2 {
+		t.Errorf("logger, single, handlers, noMove or stopOn not taken: %+v", o)
 	}
 	o.httpServer[0](nil)
 	o.onEvent[0](nil)
 	o.onListen[0]("", nil)
-	if calls != 3 {
-		t.Errorf("%d of 3 functions kept", calls)
+	o.adopters["admin"](nil, nil)
+	if calls != 4 {
+		t.Errorf("%d of 4 functions kept", calls)
 	}
 }
 
@@ -111,7 +113,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 	const whole, dur = "expected a whole number from ", `expected a duration such as "30s", `
 	var nilMux *http.ServeMux
 	var nilContext context.Context
-	ok := http.NotFoundHandler()
+	ok, adopt := http.NotFoundHandler(), func(net.Conn, []byte) {}
 	for _, tt := range []struct {
 		opt  Option
 		want string
@@ -130,6 +132,7 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		{HangTimeout(-1), "HangTimeout(-1ns): " + dur + "from 0s up to 720h"},
 		{GiveUpAfter(-1), "GiveUpAfter(-1ns): " + dur + "from 0s up to 720h"},
 		{IdleGrace(-1), "IdleGrace(-1ns): " + dur + "from 0s up to 720h"},
+		{DrainSpread(-1), "DrainSpread(-1ns): " + dur + "from 0s up to 720h"},
 		{StopDelay(25 * time.Second), "StopDelay(25s) with StopTimeout(25s, the default): expected StopDelay to be shorter than StopTimeout, which includes it"},
 		{User("no-such-user"), `User("no-such-user"): expected the name or number of an existing user: user: unknown user no-such-user`},
 		{User("a:b"), `User("a:b"): expected the name or number of a user`},
@@ -145,7 +148,12 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		{Handle("default", nil), `Handle("default", nil): expected a handler`},
 		{Handle("default", http.HandlerFunc(nil)), `Handle("default", nil): expected a handler`},
 		{Handle("default", nilMux), `Handle("default", nil): expected a handler`},
+		{NoMove(), "NoMove(): expected the name of a listener"},
+		{NoMove("default", "api"), `NoMove("api"): no listener has that name: expected one of ["default"]`},
 		{Handle("api", ok), `Handle("api"): no listener has that name: expected one of ["default"]`},
+		{OnAdopt("default", nil), `OnAdopt("default", nil): expected a function`},
+		{OnAdopt("api", adopt), `OnAdopt("api"): no listener has that name: expected one of ["default"]`},
+		{both(OnAdopt("default", adopt), OnAdopt("default", adopt)), `OnAdopt("default"): given twice, expected one function for a listener`},
 		{Listen("tcp", ":0", nil), `Listen("tcp", ":0"): option 1 is nil: expected a listener.Option`},
 		{Listen("udp", ":0"), `listener "udp::0": network "udp": expected tcp, tcp4, tcp6 or unix`},
 		{both(Handle("default", ok), Handle("default", ok)), `Handle("default"): given twice, expected one handler for a listener`},

@@ -156,6 +156,8 @@ var (
 		func(o *options) *time.Duration { return &o.BakeTime })
 	idleGraceVar = durationVar("IdleGrace", "BATON_IDLE_GRACE", 0,
 		func(o *options) *time.Duration { return &o.IdleGrace })
+	drainSpreadVar = durationVar("DrainSpread", "BATON_DRAIN_SPREAD", 0,
+		func(o *options) *time.Duration { return &o.DrainSpread })
 
 	pidFileVar = pathVar("PIDFile", "BATON_PID_FILE",
 		func(o *options) *string { return &o.PIDFile })
@@ -181,7 +183,7 @@ var (
 
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
-		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, maxDrainingVar,
+		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
 		pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
@@ -220,21 +222,26 @@ func durationVar(option, name string, low time.Duration, at func(*options) *time
 func pathVar(option, name string, at func(*options) *string) variable[string] {
 	return variable[string]{
 		option: option, name: name, at: at,
-		expected: "a path without NUL bytes, absolute if the working directory is unknown",
+		expected: expectedPath,
 		parse:    func(s string) (string, bool) { return s, true },
-		check: func(p string) (string, bool) {
-			switch {
-			case strings.ContainsRune(p, 0):
-				return "", false
-			case p == "":
-				return "", true
-			case filepath.IsAbs(p):
-				return filepath.Clean(p), true
-			case workingDir == "":
-				return "", false
-			}
-			return filepath.Join(workingDir, p), true
-		},
-		format: strconv.Quote,
+		check:    absolute,
+		format:   strconv.Quote,
 	}
+}
+
+const expectedPath = "a path without NUL bytes, absolute if the working directory is unknown"
+
+// absolute counts p from the first working directory; "" stays "".
+func absolute(p string) (string, bool) {
+	switch {
+	case strings.ContainsRune(p, 0):
+		return "", false
+	case p == "":
+		return "", true
+	case filepath.IsAbs(p):
+		return filepath.Clean(p), true
+	case workingDir == "":
+		return "", false
+	}
+	return filepath.Join(workingDir, p), true
 }

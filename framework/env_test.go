@@ -15,14 +15,14 @@ func TestVariablesWinOverCode(t *testing.T) {
 	o := mustResolve(t, environment{
 		"BATON_WORKERS": "8", "BATON_DRAIN_TIMEOUT": "1h", "BATON_STOP_TIMEOUT": "50s",
 		"BATON_STOP_DELAY": "5s", "BATON_READY_TIMEOUT": "1m", "BATON_KILL_TIMEOUT": "6s",
-		"BATON_HANG_TIMEOUT": "0", "BATON_GIVE_UP_AFTER": "7m", "BATON_IDLE_GRACE": "8s",
+		"BATON_HANG_TIMEOUT": "0", "BATON_GIVE_UP_AFTER": "7m", "BATON_IDLE_GRACE": "8s", "BATON_DRAIN_SPREAD": "3s",
 		"BATON_MAX_DRAINING": "2", "BATON_PID_FILE": "/a.pid", "BATON_RUNTIME_DIR": "/run/a",
 		"BATON_MODE": "single", "BATON_BAKE_TIME": "9s", "BATON_COLOUR": "unknown ones are ignored",
 	}, Workers(2), RuntimeDir("/run/b"))
 	want := generationSettings{
 		Workers: 8, DrainTimeout: time.Hour, StopTimeout: 50 * time.Second, StopDelay: 5 * time.Second,
 		ReadyTimeout: time.Minute, KillTimeout: 6 * time.Second, HangTimeout: 0,
-		GiveUpAfter: 7 * time.Minute, BakeTime: 9 * time.Second, IdleGrace: 8 * time.Second, MaxDraining: 2,
+		GiveUpAfter: 7 * time.Minute, BakeTime: 9 * time.Second, IdleGrace: 8 * time.Second, DrainSpread: 3 * time.Second, MaxDraining: 2,
 	}
 	if diff := cmp.Diff(want, o.generationSettings); diff != "" {
 		t.Error(diff)
@@ -41,6 +41,7 @@ func TestVariablesWinOverCode(t *testing.T) {
 		`give_up_after=7m0s from BATON_GIVE_UP_AFTER, default 0s`,
 		`bake_time=9s from BATON_BAKE_TIME, default 10s`,
 		`idle_grace=8s from BATON_IDLE_GRACE, default 5s`,
+		`drain_spread=3s from BATON_DRAIN_SPREAD, default 5s`,
 		`max_draining=2 from BATON_MAX_DRAINING, default 8`,
 		`pid_file="/a.pid" from BATON_PID_FILE, default ""`,
 		`runtime_dir="/run/a" from BATON_RUNTIME_DIR, code says "/run/b"`,
@@ -90,6 +91,7 @@ func TestBadVariablesAreNamed(t *testing.T) {
 		{"BATON_HANG_TIMEOUT", "x", duration},
 		{"BATON_GIVE_UP_AFTER", "never", duration},
 		{"BATON_IDLE_GRACE", "721h", duration},
+		{"BATON_DRAIN_SPREAD", "-1s", duration},
 		{"BATON_MODE", "Single", "single or master"},
 		{"GOMEMLIMIT", "512MB", memory},
 	} {

@@ -5,8 +5,9 @@ import "errors"
 // What Run and its kin return, beside the errors of the application and of the
 // operating system. Match them with errors.Is.
 var (
-	// ErrConfig: an option or a variable of the environment is not usable. The
-	// text lists every problem, one a line. Nothing was bound or forked.
+	// ErrConfig: an option or a variable of the environment is not usable, or
+	// RLIMIT_NOFILE is too low for them. The text lists every problem, one a
+	// line. Nothing was bound or forked.
 	ErrConfig = errors.New("baton: invalid configuration")
 
 	// ErrAlreadyRunning: another live master holds the runtime directory.

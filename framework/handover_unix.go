@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
@@ -34,6 +35,7 @@ type offer struct {
 	PIDFile    string          `json:"pid_file"`
 	Override   int             `json:"override"` // workers, as scaled
 	Activated  []activation    `json:"activated,omitempty"`
+	Tickets    *tickets.Record `json:"tickets,omitempty"`
 }
 
 func (m *master) readOffer() error {
@@ -54,9 +56,11 @@ func (m *master) readOffer() error {
 }
 
 func (m *master) makeOffer() []byte {
+	keys := m.tickets.Record()
 	data, err := json.Marshal(offer{
 		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), Listeners: m.o.Listeners,
-		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(), Activated: m.activated,
+		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(), Tickets: &keys,
+		Activated: m.activated,
 	})
 	if err != nil {
 		panic("framework: " + err.Error()) // plain values only

@@ -2,10 +2,12 @@ package framework
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +27,10 @@ const (
 func serveHTTP(build func(context.Context) (http.Handler, error), o *options) serveFunc {
 	return func(ctx context.Context, ls Listeners) error {
 		l := lifeOf(ctx)
+		configs, err := o.loadTLS()
+		if err != nil {
+			return err
+		}
 		h, err := build(l.base)
 		if err != nil {
 			return fmt.Errorf("build: %w", err)
@@ -40,7 +46,11 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 			if own, ok := o.handlers[name]; ok {
 				handler = own
 			}
-			s := newHTTPServer(l, handler, o.httpServer)
+			s := newHTTPServer(l, handler, configs[name], o.httpServer)
+			if s.tls != nil {
+				l.tickets.use(name, s.tls.config)
+			}
+			s.stays.Store(slices.Contains(o.noMove, name))
 			servers = append(servers, s)
 			go func() {
 				err := s.run(ln)
@@ -73,60 +83,75 @@ func serveHTTP(build func(context.Context) (http.Handler, error), o *options) se
 // have: that one closes idle connections at once, under a client that may be
 // writing, and drops requests that it has just read.
 type httpServer struct {
-	l   *life
-	srv *http.Server
-	ln  net.Listener
+	l     *life
+	srv   *http.Server
+	tls   *httpTLS     // nil: the listener has none
+	http2 *http.Server // sends GOAWAY; nil if there is none that can, see newHTTP2
+	ln    net.Listener
 
 	mu       sync.Mutex
 	conns    map[net.Conn]*connState
-	accepted bool          // the listener has ended: there are no more connections to come
-	changed  chan struct{} // holds one
-}
+	untold   map[*connState]struct{} // those of HTTP/2 that have not been sent GOAWAY
+	accepted bool                    // the listener has ended: there are no more connections to come
+	changed  chan struct{}           // holds one
 
-// connState is what is known of a connection that net/http serves.
-type connState struct {
-	conn  *movable.Conn // nil if it is none
-	state http.ConnState
-	since time.Time
-	h2    atomic.Bool
-}
+	stays atomic.Bool // its connections do not move, or nobody takes them
 
-// connKey leads from a request's context to its connection's *connState.
-type connKey struct{}
+	// The drain's.
+	pause  time.Duration // after the last answer that there is no room
+	paused time.Time     // until then no connection moves
+	told   time.Time     // since then answers tell to close; zero: since the drain began
+}
 
 // parkListener wraps what it accepts, so that it can be told whether a byte of
 // the next request has been read: net/http calls a connection idle, or new,
 // until it has read a whole header.
-// One that another worker had goes on where it was.
+// One that another worker had goes on where it was, in plain text also if the
+// listener has TLS since.
+//
+// With TLS it wraps nothing, except what has been moved here: that was plain
+// where it comes from, and its client knows nothing of TLS.
 type parkListener struct {
 	net.Listener
 	srv *http.Server
+	tls *httpTLS
 }
 
 func (l parkListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	s, ok := c.(movable.Stream)
-	if !ok {
-		return c, err
+	if err != nil {
+		return nil, err
 	}
-	if from, ok := c.(interface{ Moved() (workers.Moved, bool) }); ok {
+	s, ok := c.(movable.Stream)
+	if from, moves := c.(interface{ Moved() (workers.Moved, bool) }); ok && moves {
 		if m, ok := from.Moved(); ok {
 			return movable.Resume(movable.Moved{Conn: s, Unread: m.Unread, Idle: m.Idle, New: m.New, Posted: m.Posted}, l.srv), nil
 		}
 	}
-	return movable.Wrap(s), nil
+	if ok {
+		c = movable.Wrap(s)
+	}
+	if l.tls != nil {
+		c = l.tls.server(c)
+	}
+	return c, nil
 }
 
-func newHTTPServer(l *life, h http.Handler, configure []func(*http.Server)) *httpServer {
-	s := &httpServer{l: l, conns: map[net.Conn]*connState{}, changed: make(chan struct{}, 1)}
+func newHTTPServer(l *life, h http.Handler, c *tls.Config, configure []func(*http.Server)) *httpServer {
+	s := &httpServer{l: l, conns: map[net.Conn]*connState{}, untold: map[*connState]struct{}{}, changed: make(chan struct{}, 1)}
 	s.srv = &http.Server{
 		Handler:           h,
+		TLSConfig:         c,
 		ReadHeaderTimeout: defaultReadHeaderTimeout,
 		IdleTimeout:       defaultIdleTimeout,
 	}
 	for _, f := range configure {
 		f(s.srv)
 	}
+	if c != nil {
+		s.tls = newHTTPTLS(s.srv, c)
+	}
+	s.http2 = newHTTP2(s.srv)
 	s.chain()
 	return s
 }
@@ -138,8 +163,7 @@ func (s *httpServer) chain() {
 		handler = http.DefaultServeMux
 	}
 	s.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, _ := r.Context().Value(connKey{}).(*connState)
-		moves := false
+		c := connOf(r.Context())
 		switch {
 		case c == nil:
 		case r.ProtoMajor >= 2:
@@ -148,15 +172,17 @@ func (s *httpServer) chain() {
 			c.h2.Store(true)
 		case c.conn != nil:
 			c.conn.Handling(r.Method)
-			moves = true
 		}
 		select {
 		case <-s.l.draining:
 			// The client learns with its answer that the next request needs a
 			// new connection, unless this one goes to another worker after it.
-			// On HTTP/2 net/http makes a GOAWAY of it.
-			if !moves || !s.l.moving() {
+			// On HTTP/2 net/http makes a GOAWAY of it, unless it has sent one.
+			if c == nil || !c.canMove() || !s.moving() {
 				w.Header().Set("Connection", "close")
+				if c != nil {
+					c.closing.Store(true)
+				}
 			}
 		default:
 		}
@@ -164,7 +190,7 @@ func (s *httpServer) chain() {
 	})
 	state := s.srv.ConnState
 	s.srv.ConnState = func(c net.Conn, st http.ConnState) {
-		if mc, ok := c.(*movable.Conn); ok {
+		if mc, _ := beneath(c); mc != nil {
 			mc.State(st)
 		}
 		over := st == http.StateClosed || st == http.StateHijacked
@@ -193,6 +219,7 @@ func (s *httpServer) chain() {
 	}
 	conn := s.srv.ConnContext
 	s.srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		st := newConnState(c)
 		if conn != nil {
 			if ctx = conn(ctx, c); ctx == nil {
 				return nil
@@ -201,8 +228,6 @@ func (s *httpServer) chain() {
 				ctx = lifeContext{Context: ctx, life: s.l}
 			}
 		}
-		st := &connState{since: time.Now()}
-		st.conn, _ = c.(*movable.Conn)
 		s.mu.Lock()
 		s.conns[c] = st
 		s.mu.Unlock()
@@ -225,16 +250,38 @@ func (c lifeContext) Value(key any) any {
 
 func (s *httpServer) track(c net.Conn, st http.ConnState) {
 	s.mu.Lock()
+	known := s.conns[c]
+	if known == nil { // hijacked or closed before
+		s.mu.Unlock()
+		return
+	}
 	switch st {
-	case http.StateClosed, http.StateHijacked:
-		delete(s.conns, c)
+	case http.StateHijacked:
+		known.hijacked.Store(true)
+		s.forget(c, known)
+	case http.StateClosed:
+		s.l.ended(known)
+		s.forget(c, known)
 	default:
-		if known := s.conns[c]; known != nil { // else hijacked or closed before
-			known.state, known.since = st, time.Now()
+		known.state, known.since = st, time.Now()
+		if s.http2 != nil && st != http.StateNew && known.h2.Load() && known.goAway.IsZero() {
+			s.untold[known] = struct{}{}
+		}
+		if st == http.StateIdle {
+			s.l.turns.rest(known)
 		}
 	}
 	s.mu.Unlock()
+	if st == http.StateHijacked && known.conn != nil {
+		known.conn.OnEnd(func() { s.l.ended(known) })
+	}
 	s.notify()
+}
+
+// forget removes a connection that net/http has done with. mu is held.
+func (s *httpServer) forget(c net.Conn, st *connState) {
+	delete(s.conns, c)
+	delete(s.untold, st)
 }
 
 func (s *httpServer) notify() {
@@ -247,7 +294,7 @@ func (s *httpServer) notify() {
 // run serves until the listener ends.
 func (s *httpServer) run(ln net.Listener) error {
 	s.ln = ln
-	err := s.srv.Serve(parkListener{ln, s.srv})
+	err := s.srv.Serve(parkListener{ln, s.srv, s.tls})
 	s.mu.Lock()
 	s.accepted = true
 	s.mu.Unlock()
@@ -257,26 +304,39 @@ func (s *httpServer) run(ln net.Listener) error {
 
 // drain waits for the connections to end. Where another worker can take them,
 // those on which no request has begun go to it, the others after their answer.
-// Else busy ones end after their answer, and idle ones once their grace is over.
+// Those that cannot move are told to close: HTTP/2 at once, HTTP/1 with the next
+// answer, or by the end of the connection once it has been idle for its grace.
 // At the deadline it cuts the rest.
 func (s *httpServer) drain() {
 	defer s.srv.Close()
 	if s.l.moving() && movable.SelfTest() != nil {
-		s.l.stay() // this net/http is not the one that we know
+		s.stays.Store(true) // this net/http is not the one that we know
 	}
 	graceUp := s.l.graceUp
-	over := false
+	over, moved := false, false
 	recheck := minRecheck
 	for {
-		moving := s.l.moving()
+		s.goAway()
+		moving := s.moving()
+		if moving && s.pause > 0 && !s.l.graceLeft(time.Now()) {
+			s.stays.Store(true)
+			moving = false
+		}
+		if moved && !moving {
+			s.told = time.Now()
+		}
+		moved = moving
 		switch {
+		case moving && time.Now().Before(s.paused):
+			recheck = time.Until(s.paused)
 		case moving:
 			if s.moveParked() {
 				recheck = minRecheck
 				continue
 			}
-		case over:
-			s.closeIdle()
+		}
+		if over {
+			s.closeIdle(moving)
 		}
 		s.mu.Lock()
 		finished := s.accepted && len(s.conns) == 0
@@ -302,43 +362,5 @@ func (s *httpServer) drain() {
 		case <-s.l.cut:
 			return
 		}
-	}
-}
-
-// idleRecheck is how long a connection must have been idle at least to be
-// closed, and how often that is looked at once the grace is over.
-const idleRecheck = 50 * time.Millisecond
-
-// minRecheck is how soon a connection that has become idle is looked at again.
-const minRecheck = time.Millisecond
-
-// parkTimeout bounds the wait for a connection that is being closed to notice.
-const parkTimeout = 100 * time.Millisecond
-
-// closeIdle closes the connections on which no request has begun.
-func (s *httpServer) closeIdle() {
-	s.mu.Lock()
-	var parked []*movable.Conn
-	var others []net.Conn // HTTP/2, and what is no connection of ours
-	now := time.Now()
-	limit := s.l.idleLimit(now)
-	for c, st := range s.conns {
-		if st.state != http.StateIdle && st.state != http.StateNew || now.Sub(st.since) < limit {
-			continue
-		}
-		if mc, ok := c.(*movable.Conn); ok && !st.h2.Load() {
-			parked = append(parked, mc)
-		} else {
-			others = append(others, c)
-		}
-	}
-	s.mu.Unlock()
-	for _, c := range parked {
-		if _, ok := c.Parked(); ok {
-			c.CloseParked(parkTimeout) // unless a request comes first
-		}
-	}
-	for _, c := range others {
-		c.Close()
 	}
 }

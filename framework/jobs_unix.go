@@ -251,6 +251,8 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	if err != nil && !errors.Is(err, workers.ErrNeedsMaster) {
 		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
 	}
+	m.rotation.Lock() // else the new master would not know of it
+	defer m.rotation.Unlock()
 	forked := time.Now()
 	// tableflip looks for the name that we were started by, from where we are.
 	argv0 := os.Args[0]

@@ -28,11 +28,14 @@ type life struct {
 	ready   chan struct{} // closed when the application says so
 	readyOK sync.Once
 
-	// give hands an idle connection of a listener on to another worker; false:
-	// it stays here. nil where there is no other.
-	give func(net.Listener, net.Conn, workers.Moved) bool
+	// give hands an idle connection of a listener on to another worker. nil where
+	// there is no other.
+	give func(net.Listener, net.Conn, workers.Moved) workers.Reception
+
+	tickets ticketKeys // of this process' listeners with TLS
 
 	open      func() int // connections, now
+	turns     turns
 	tally     tally
 	built     chan http.Handler // what the ready check asks, once there is one
 	graceOnce sync.Once
@@ -100,6 +103,7 @@ func (l *life) drain(o workers.DrainOrder) {
 		close(l.draining)
 		l.endServ()
 	}
+	l.turns.begin(min(l.turns.spread, o.Timeout/2))
 }
 
 // moving says whether idle connections go to another worker.
@@ -109,11 +113,12 @@ func (l *life) moving() bool {
 	return l.moves
 }
 
-// stay ends the moving: nobody takes connections any more.
-func (l *life) stay() {
+// graceLeft says whether there is time left to tell idle connections to close,
+// beyond what that takes.
+func (l *life) graceLeft(now time.Time) bool {
 	l.mu.Lock()
-	l.moves = false
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	return l.deadline.Sub(now) > l.grace+3*idleRecheck
 }
 
 // cutNow counts what it cuts before anybody can begin to close it.
@@ -121,6 +126,7 @@ func (l *life) cutNow() {
 	l.cutOnce.Do(func() {
 		l.atCut = l.open()
 		close(l.cut)
+		l.turns.begin(0)
 	})
 }
 
@@ -137,14 +143,15 @@ func (l *life) wereCut() int {
 
 // idleLimit is how long a connection may have been idle, once the grace is up.
 // One that had a request until then gets a grace of its own: its client was not
-// told to close. Before the deadline all idle ones go, rather than be cut.
-func (l *life) idleLimit(now time.Time) time.Duration {
+// told to close. It is no less than least, but for this: before the deadline all
+// idle ones go, rather than be cut.
+func (l *life) idleLimit(now time.Time, least time.Duration) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.deadline.Sub(now) < 3*idleRecheck {
 		return idleRecheck
 	}
-	return max(l.grace, idleRecheck)
+	return max(l.grace, least)
 }
 
 // end cuts what there may be, where there was no drain, ends the application's
@@ -189,17 +196,45 @@ func Ready(ctx context.Context) {
 	}
 }
 
-// Draining returns a channel that is closed when this process begins to drain:
-// it gets no more connections and ends when those it has are finished, or at
-// its deadline. What waits or streams for long should come to a good end then.
+// Draining returns a channel that is closed when this process drains: it gets
+// no more connections and ends when those it has are finished, or at its
+// deadline. What waits or streams for long should come to a good end then.
 //
 // ctx is the one given to build or Serve, or a request's, or one derived from
-// them; for others the channel is nil, and never ready.
+// them; for others the channel is nil, and never ready. That of build and Serve
+// is closed when the drain begins. That of a request, which may have hijacked
+// its connection, is closed when it is the connection's turn: connections that
+// are asked for are told one after the other, over DrainSpread at most, lest
+// their clients come back as one herd. After that the channel is closed from
+// the start.
+//
+// The drain does not cancel a request's own context.
 func Draining(ctx context.Context) <-chan struct{} {
-	if l := lifeOf(ctx); l != nil {
-		return l.draining
+	l := lifeOf(ctx)
+	if l == nil {
+		return nil
 	}
-	return nil
+	if c := connOf(ctx); c != nil {
+		if told := l.turns.of(c); told != nil {
+			return told
+		}
+	}
+	return l.draining
+}
+
+// OnDrain has f called, on a goroutine of its own, when this process begins to
+// drain; at once if it has begun. stop takes that back, unless f has been started
+// and stop returns false. It is how a connection whose reader waits for a message
+// learns of the drain:
+//
+//	defer framework.OnDrain(ctx, func() { c.SetReadDeadline(time.Now()) })()
+//
+// ctx is as for [Draining]; for others f is never called.
+func OnDrain(ctx context.Context, f func()) (stop func() bool) {
+	if l := lifeOf(ctx); l != nil {
+		return context.AfterFunc(l.serve, f)
+	}
+	return func() bool { return true }
 }
 
 // OnStop has f called when this process ends: after the drain, the last given

@@ -17,6 +17,7 @@ import (
 
 	"github.com/baton-go/baton/internal/control"
 	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
@@ -46,6 +47,9 @@ type master struct {
 	activated []activation               // sockets of systemd's
 	passed    map[int]*listener.Listener // those, by the place of their listener, until it is claimed
 	stored    map[string]*os.File        // listeners of a master that was killed, by key, until they are claimed
+
+	rotation sync.Mutex // of the tickets' keys
+	tickets  *tickets.Ring
 
 	pool    *workers.Pool
 	arbiter *arbiter
@@ -97,6 +101,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	for _, line := range o.overrides {
 		o.logger.Info(line)
 	}
+	if err := checkFiles(o, m.cpus); err != nil {
+		return err
+	}
 	signals := catchMasterSignals()
 	defer func() {
 		if !m.replaced.Load() {
@@ -126,6 +133,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
 		OnEvent: m.event, OnFailing: m.failing, Account: m.o.account, Options: m.workerOptions,
 	})
+	m.openTickets()
+	m.shareTickets()
 	m.arbiter = newArbiter(m)
 	m.control = control.NewServer(backend{m})
 
@@ -155,6 +164,10 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	{
 		quit := make(chan struct{})
 		g.Add(func() error { return m.herald.run(quit) }, func(error) { close(quit) })
+	}
+	{
+		quit := make(chan struct{})
+		g.Add(func() error { return m.rotateTickets(quit) }, func(error) { close(quit) })
 	}
 	g.Add(m.serveControl, func(error) { m.stopControl() })
 	err = g.Run()

@@ -64,6 +64,54 @@ func Handle(listenerName string, h http.Handler) Option {
 	}
 }
 
+// OnAdopt has f called with each connection of that listener that a worker has
+// given to [Handoff], and with its state: in a worker of the serving generation,
+// on a goroutine of its own. What was unread there is what Read yields first; no
+// deadline is set. f owns the connection, which counts as open, in a drain too,
+// until f or whoever it is passed to closes it or hands it off in its turn.
+//
+// f is called when the worker is ready, and so after build has returned: an f
+// that needs what build makes is a method of a value that both can reach.
+// Contexts are those of build or Serve. May be repeated, once for each listener;
+// the one that there is without Listen is called "default".
+//
+// Default: nothing is adopted from the listener, and Handoff says so.
+func OnAdopt(listenerName string, f func(c net.Conn, state []byte)) Option {
+	return func(o *options) {
+		if f == nil {
+			o.problem("OnAdopt(%q, nil): expected a function", listenerName)
+			return
+		}
+		if _, twice := o.adopters[listenerName]; twice {
+			o.problem("OnAdopt(%q): given twice, expected one function for a listener", listenerName)
+			return
+		}
+		o.adopters[listenerName] = f
+	}
+}
+
+// NoMove keeps the idle HTTP/1 connections of these listeners from moving to
+// the next generation. They are served on during the drain and told to close
+// with their next answer, or closed when they have been idle for IdleGrace.
+// May be repeated.
+//
+// That is for an application that keeps something about a connection which
+// nobody can build again elsewhere: the state of an authentication that covers
+// the connection and not the request, as NTLM does, or what ConnContext found
+// out when it was called for a new connection. Of one that moves, the next
+// worker calls it again.
+//
+// Default: connections move.
+func NoMove(listenerNames ...string) Option {
+	return func(o *options) {
+		if len(listenerNames) == 0 {
+			o.problem("NoMove(): expected the name of a listener")
+			return
+		}
+		o.noMove = append(o.noMove, listenerNames...)
+	}
+}
+
 // isNilHandler also finds the nils that hide in an interface and would panic
 // at the first request only. Other nil pointers can be handlers in earnest.
 func isNilHandler(h http.Handler) bool {
@@ -151,14 +199,24 @@ func GiveUpAfter(d time.Duration) Option { return giveUpAfterVar.code(d) }
 // operator can, by batonctl rollback.
 func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
 
-// IdleGrace is how long a draining worker keeps idle connections that it
-// cannot hand on, so that a client about to write its next request is still
-// answered, with "Connection: close". From 0 to 720 hours; DrainTimeout and
-// StopTimeout cut it short.
+// IdleGrace is how long a draining worker keeps an idle HTTP/1 connection that
+// it cannot hand on, so that a client about to write its next request is still
+// answered, with "Connection: close". HTTP/2 has GOAWAY for that, and does not
+// wait for the grace. From 0 to 720 hours; DrainTimeout and StopTimeout cut it
+// short.
 //
 // Default 5 s. Variable BATON_IDLE_GRACE. Zero closes idle connections at
 // once, and loses the requests that were on their way.
 func IdleGrace(d time.Duration) Option { return idleGraceVar.code(d) }
+
+// DrainSpread is the time over which a draining worker tells the connections
+// whose requests wait for Draining, such as WebSockets and event streams: one
+// each 10 ms, or faster where there are so many that it would take longer. Half
+// of DrainTimeout or StopTimeout cuts it short. From 0 to 720 hours.
+//
+// Default 5 s. Variable BATON_DRAIN_SPREAD. Zero tells all at once, and their
+// clients come back all at once.
+func DrainSpread(d time.Duration) Option { return drainSpreadVar.code(d) }
 
 // MaxDraining is how many older generations may drain at the same time; beyond
 // that the oldest is cut. From 1 to 256. Each holds its memory and its

@@ -84,7 +84,7 @@ func (o *options) passes(ctx context.Context, built <-chan http.Handler) error {
 func (o *options) askHandler(ctx context.Context, h http.Handler) error {
 	said := ""
 	for {
-		code, text, err := ask(ctx, h, o.readyCheck)
+		code, text, err := askOnce(ctx, h, o.readyCheck)
 		switch {
 		case err != nil:
 			return err
@@ -110,8 +110,8 @@ func (o *options) askHandler(ctx context.Context, h http.Handler) error {
 	}
 }
 
-// ask sends one request through h.
-func ask(ctx context.Context, h http.Handler, path string) (code int, text string, err error) {
+// askOnce sends one request through h.
+func askOnce(ctx context.Context, h http.Handler, path string) (code int, text string, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, http.NoBody)
 	if err != nil {
 		return 0, "", err

@@ -38,6 +38,9 @@ func RunFunc(build func(context.Context) (http.Handler, error), opts ...Option) 
 // crash. The worker is ready when serve has called Ready, or Accept on every
 // listener.
 //
+// Listeners with TLS yield connections of type *tls.Conn, on which the first
+// Read or Write does the handshake.
+//
 // To stop accepting, close the listeners: connections that have not been
 // accepted go to another worker. An http.Server is better run by RunFunc, for
 // its Shutdown drops requests that it has just read, and closes idle
@@ -46,7 +49,7 @@ func Serve(serve func(context.Context, Listeners) error, opts ...Option) error {
 	if serve == nil {
 		return configError([]string{"Serve(nil): expected a function"})
 	}
-	return run(opts, func(*options) serveFunc { return serve }, noHandler)
+	return run(opts, func(o *options) serveFunc { return overTLS(serve, o) }, noHandler)
 }
 
 type serveFunc func(context.Context, Listeners) error

@@ -28,6 +28,7 @@ func runSingle(o *options, serve serveFunc) error {
 	open := &openConns{conns: map[*singleConn]struct{}{}, ended: make(chan struct{}, 1)}
 	defer open.closeAll()
 	l := newLife(open.count)
+	l.turns.spread = o.DrainSpread
 	ls := newListeners()
 	accepting := newAccepting(len(o.Listeners))
 	var bound []*listener.Listener
@@ -141,7 +142,7 @@ func drainSingle(
 	if cut > 0 {
 		log = o.logger.Warn
 	}
-	d := l.tally.drained(max(total, cut), cut)
+	d := l.tally.drained(max(total, cut), 0, cut)
 	log("drained", "cut", cut, "soft_drained", d.SoftDrained.Total(), "finished", d.Finished.Total(), "took", time.Since(began).Round(time.Millisecond).String())
 	if err := l.end(o.KillTimeout); err != nil {
 		return fmt.Errorf("baton: %w", err)

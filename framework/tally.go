@@ -31,12 +31,16 @@ func (t *tally) count(of *workers.Tally, reason string) {
 }
 
 // drained is the account when the drain is over: there were total connections,
-// and cut of them were open at the deadline. Those that nobody has counted were
-// a Serve function's, and have ended.
-func (t *tally) drained(total, cut int) workers.Drained {
+// given of them to other workers, and cut were open at the deadline. Those given
+// that nobody has counted were handed off; the rest were a Serve function's, and
+// have ended.
+func (t *tally) drained(total, given, cut int) workers.Drained {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	d := workers.Drained{}.With(t.d)
+	if n := given - d.Moved.Total(); n > 0 {
+		d.Moved["handoff"] = n
+	}
 	if cut > 0 {
 		d.Cut[workers.CutDeadline] = cut
 	}

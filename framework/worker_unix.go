@@ -31,10 +31,13 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	defer w.Close()
 
 	l := newLife(w.Open)
+	l.follow(w.Shared(), logger{o.logger})
+	l.turns.spread = o.DrainSpread
 	ls := newListeners()
 	accepting := make(chan struct{})
 	for _, ln := range w.Listeners() {
 		ls.add(ln.Name(), ln)
+		ln.OnAdopt(o.adopters[ln.Name()])
 	}
 	go func() {
 		for _, ln := range w.Listeners() {
@@ -46,13 +49,21 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 		}
 		close(accepting)
 	}()
-	l.give = func(ln net.Listener, c net.Conn, m workers.Moved) bool {
+	l.give = func(ln net.Listener, c net.Conn, m workers.Moved) workers.Reception {
 		wl, ok := ln.(*workers.Listener)
-		return ok && w.Return(wl, c, m)
+		if !ok {
+			return workers.Kept
+		}
+		return w.Return(wl, c, m)
 	}
 	checked := make(chan error, 1)
 	returned := make(chan error, 1)
 	go func() { returned <- serve(l.serve, ls) }()
+	var before balance
+	begin := func(o workers.DrainOrder) {
+		before = balance{w.Open(), w.Taken(), w.Moved()}
+		l.drain(o)
+	}
 
 	// Until the drain begins.
 	for sayReady, orphaned, leaving := l.ready, w.Orphaned(), false; ; {
@@ -85,26 +96,26 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 			return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
 		case <-term:
 			if leaving { // a second one means it
-				l.drain(workers.DrainOrder{})
+				begin(workers.DrainOrder{})
 				break
 			}
 			leaving = true
 			_ = w.Leave() // the master drains us once it has a replacement
 			continue
 		case order := <-w.Drain():
-			l.drain(order)
+			begin(order)
 		case <-orphaned:
 			if !w.Serving() {
 				// Not wanted any more, or never committed: nobody is served.
 				_ = l.end(o.KillTimeout)
 				return nil
 			}
-			l.drain(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
+			begin(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
 		}
 		break
 	}
 	w.Finish()
-	report := drainWorker(w, l, returned, term)
+	report := drainWorker(w, l, before, returned, term)
 	w.Drained(report)
 	if err := l.end(o.KillTimeout); err != nil {
 		return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
@@ -112,11 +123,15 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	return nil
 }
 
+// balance is what a worker has and has had.
+type balance struct{ open, taken, moved int }
+
 // drainWorker waits until the application is finished with its connections, or
 // the deadline.
-func drainWorker(w *workers.Worker, l *life, returned <-chan error, term <-chan os.Signal) workers.Drained {
-	open, taken := w.Open(), w.Taken()
-	drained := func() workers.Drained { return l.tally.drained(open+w.Taken()-taken, l.wereCut()) }
+func drainWorker(w *workers.Worker, l *life, before balance, returned <-chan error, term <-chan os.Signal) workers.Drained {
+	drained := func() workers.Drained {
+		return l.tally.drained(before.open+w.Taken()-before.taken, w.Moved()-before.moved, l.wereCut())
+	}
 	stopped := false
 	for {
 		if stopped && w.Open() == 0 {
@@ -153,7 +168,7 @@ func catchWorkerSignals() <-chan os.Signal {
 }
 
 // workerOptions are the options that a generation's workers are run by.
-func (s generationSettings) workerOptions(cpus int) workers.Options {
+func (s settings) workerOptions(cpus int) workers.Options {
 	n := s.Workers
 	if n == 0 {
 		n = cpus
@@ -161,5 +176,6 @@ func (s generationSettings) workerOptions(cpus int) workers.Options {
 	return workers.Options{
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
 		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, BakeTime: s.BakeTime, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
+		Adopts: s.adopted(),
 	}
 }

@@ -20,7 +20,7 @@
 //	newService(t, cfg, opts...)   starts, waits until it serves, stops it at the end of
 //	                              the test; prints processes, status and log on failure
 //	startService(t, cfg, opts...) the same without waiting: for what must not start
-//	withEnv("NAME=value"...), withArgs(...)   opts
+//	withEnv("NAME=value"...), withArgs(...), withApp(path)   opts
 //	s.addr, s.addrOf(name), s.dir, s.cfg, s.client (package control's), s.binary
 //	s.install(cfg), s.installFile(path, mode), s.uninstall()
 //	s.signal(sig)                 to the current master; signalPID(t, pid, sig) to a worker
@@ -34,6 +34,7 @@
 //	s.processes()                 every process of the service, zombies included
 //	s.get(path), s.tryGet(path)   one request on a connection of its own
 //	s.start(load.Config{...})     load against s.addr in the background; returns its end
+//	talk(t, addr), talkHTTP(t, addr, text)   a session of the test application
 //	checkLedger(t, status)        the sums of every generation
 //	tier(short, long)             a value by tier
 //	eventually(t, bound, what, f) the one place that polls

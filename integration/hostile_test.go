@@ -263,7 +263,7 @@ func TestHostileWorkerFinishesItsRequests(t *testing.T) {
 // One that goes on, and would not end for the request that it still has, is
 // killed.
 func TestFloodingWorkerIsKilledAndNobodyWaitsForIt(t *testing.T) {
-	for _, name := range []string{"flood-errors", "flood-files"} {
+	for _, name := range []string{"flood-errors", "flood-files", "flood-returns"} {
 		t.Run(name, func(t *testing.T) {
 			s := newService(t, appConfig{Workers: 3})
 			st := s.status()

@@ -75,16 +75,23 @@ func runTests(m *testing.M) int {
 }
 
 func buildTestapp() error {
-	testapp = filepath.Join(rootDir, "testapp")
-	args := []string{"build", "-ldflags=-s -w", "-o", testapp}
+	var err error
+	testapp, err = build("./testapp")
+	return err
+}
+
+// build builds a program, with -race if the tests are.
+func build(pkg string) (path string, err error) {
+	path = filepath.Join(rootDir, filepath.Base(pkg))
+	args := []string{"build", "-ldflags=-s -w", "-o", path}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	out, err := exec.Command("go", append(args, "./testapp")...).CombinedOutput()
+	out, err := exec.Command("go", append(args, pkg)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("build the test application: %w\n%s", err, out)
+		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
-	return nil
+	return path, nil
 }
 
 // leftProcesses waits until no process of any service is left, and returns

@@ -76,7 +76,7 @@ func (s *service) runAs(who *syscall.Credential, env []string, args ...string) o
 	before, _ := os.ReadFile(starts)
 	ctx, cancel := deadline(startTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.binary, append(append([]string(nil), s.args...), args...)...)
+	cmd := s.limited(exec.CommandContext(ctx, s.binary, append(append([]string(nil), s.args...), args...)...))
 	cmd.Dir, cmd.Env = s.dir, append(append([]string(nil), s.env...), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: who}
 	cmd.WaitDelay = time.Second
@@ -161,6 +161,7 @@ func TestBadEnvironmentIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"BATON_HANG_TIMEOUT", "x", duration},
 		{"BATON_GIVE_UP_AFTER", "never", duration},
 		{"BATON_IDLE_GRACE", "721h", duration},
+		{"BATON_DRAIN_SPREAD", "721h", duration},
 		{"BATON_MODE", "cluster", "expected single or master"},
 	} {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
@@ -213,6 +214,7 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"HangTimeout=-1s", "HangTimeout(-1s)", duration},
 		{"GiveUpAfter=-1s", "GiveUpAfter(-1s)", duration},
 		{"IdleGrace=-1s", "IdleGrace(-1s)", duration},
+		{"DrainSpread=-1s", "DrainSpread(-1s)", duration},
 		{`PIDFile="a\x00b"`, `PIDFile("a\x00b")`, path},
 		{`RuntimeDir="a\x00b"`, `RuntimeDir("a\x00b")`, path},
 		{`EnvFile="a\x00b"`, `EnvFile("a\x00b")`, path},
@@ -224,6 +226,14 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"OnListen=nil", "OnListen(nil)", "expected a function"},
 		{"Handle=main,nil", `Handle("main", nil)`, "expected a handler"},
 		{"Handle=admin", `Handle("admin")`, `expected one of ["main"]`},
+		{"NoMove=admin", `NoMove("admin")`, `expected one of ["main"]`},
+		{"OnAdopt=main,nil", `OnAdopt("main", nil)`, "expected a function"},
+		{"OnAdopt=admin", `OnAdopt("admin")`, `expected one of ["main"]`},
+		{"TLS=,key.pem", `TLS("", "key.pem")`, "expected a file with the certificate"},
+		{"TLS=cert.pem,key.pem,admin", `TLS("cert.pem", "key.pem", "admin")`, `expected one of ["main"]`},
+		{"TLS=cert.pem,key.pem,main,main", `listener "main"`, "expected one option for a listener"},
+		{"TLSConfig=nil", "TLSConfig(nil)", "expected a config"},
+		{"TLSConfig=empty", "TLSConfig(config)", "expected a config with Certificates"},
 		{"nil", "option 3 of 3 is nil", "expected an Option"},
 		{"Listen=udp,127.0.0.1:0", `network "udp"`, "expected tcp, tcp4, tcp6 or unix"},
 		{"Listen=tcp,127.0.0.1", `address "127.0.0.1"`, "expected host:port"},

@@ -29,6 +29,7 @@ type (
 type service struct {
 	t      *testing.T
 	cfg    appConfig // as started
+	app    string    // what is started: testapp, or an example
 	dir    string    // of the binary (dir/app) and the runtime directory (dir/run)
 	binary string
 	addr   string // of the first listener, ready to be dialled
@@ -43,6 +44,7 @@ type service struct {
 	last   control.Status // ditto
 	env    []string
 	args   []string
+	files  int // RLIMIT_NOFILE of the service; 0: the test's
 }
 
 type serviceOption func(*service)
@@ -55,6 +57,27 @@ func withEnv(env ...string) serviceOption {
 // withArgs gives the service arguments.
 func withArgs(args ...string) serviceOption {
 	return func(s *service) { s.args = append(s.args, args...) }
+}
+
+// withFiles gives the service another limit of descriptors, which nothing in it
+// can raise.
+func withFiles(n int) serviceOption {
+	return func(s *service) { s.files = n }
+}
+
+// limited makes cmd start with as many descriptors as s may have.
+func (s *service) limited(cmd *exec.Cmd) *exec.Cmd {
+	if s.files > 0 {
+		script := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, s.files)
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", script}, cmd.Args...)
+	}
+	return cmd
+}
+
+// withApp starts another program than the test application. Its behaviour is its
+// own, and appConfig of no effect.
+func withApp(path string) serviceOption {
+	return func(s *service) { s.app = path }
 }
 
 // startTime bounds the start of a service; two slow cores build nothing here,
@@ -80,7 +103,7 @@ func startService(t *testing.T, cfg appConfig, opts ...serviceOption) *service {
 		cfg.Listeners = []config.Listener{{Network: "tcp", Addr: "127.0.0.1:0", Name: "main"}}
 	}
 	s := &service{
-		t: t, cfg: cfg, dir: dir, binary: filepath.Join(dir, "app"),
+		t: t, cfg: cfg, app: testapp, dir: dir, binary: filepath.Join(dir, "app"),
 		client: control.NewClient(filepath.Join(dir, "run", "control.sock")),
 		log:    newLogBuffer(), exited: make(chan struct{}),
 		env: []string{
@@ -107,7 +130,7 @@ func (s *service) launch() {
 		s.t.Fatal(err)
 	}
 	defer w.Close()
-	cmd := exec.Command(s.binary, s.args...)
+	cmd := s.limited(exec.Command(s.binary, s.args...))
 	cmd.Dir, cmd.Env = s.dir, s.env
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
@@ -172,7 +195,7 @@ func (s *service) install(cfg appConfig) {
 	if len(cfg.Listeners) == 0 {
 		cfg.Listeners = s.cfg.Listeners
 	}
-	if err := s.replace(testapp, 0o755, func(w io.Writer) error { return config.Append(w, cfg) }); err != nil {
+	if err := s.replace(s.app, 0o755, func(w io.Writer) error { return config.Append(w, cfg) }); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -26,6 +26,7 @@ type child struct {
 
 	born, ready time.Time
 	replaces    *child // drained once this one serves
+	welcomed    bool   // it knows what is shared
 	expected    bool   // the master wants it to end
 	reason      string // why it ends or failed, if known
 	report      *Drained
@@ -89,6 +90,8 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		return p.d.ack(c.window, f.Payload)
 	case msgNack:
 		return p.d.nack(c.window, f.Payload)
+	case msgUnadopted:
+		return p.d.unadopted(c.window, f.Payload)
 	case msgPong:
 		c.ponged.Store(true)
 	case msgIntro:

@@ -174,3 +174,28 @@ func TestConnectionHasWhatServersLookFor(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Unread bytes of a connection that moved are read first by who does not ask for
+// them, such as a server that knows nothing of moving.
+func TestUnreadBytesAreReadFirst(t *testing.T) {
+	m, w := newMaster(t, "tcp", "tcp")
+	for i, ask := range []bool{false, true} {
+		client, fd := tcpPair(t)
+		if err := m.conn.Send(msgMoved, appendMoved(nil, uint64(i), 0, Moved{Unread: []byte("GE")}), []int{fd}); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+		c := mustAccept(t, w.Listeners()[0])
+		mustSay(t, client, "T /")
+		if ask {
+			m, ok := c.(interface{ Moved() (Moved, bool) }).Moved()
+			if !ok || string(m.Unread) != "GE" {
+				t.Errorf("moved %+v, %v", m, ok)
+			}
+			mustHear(t, c, "T /")
+		} else {
+			mustHear(t, c, "GET /")
+		}
+		c.Close()
+	}
+}

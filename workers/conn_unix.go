@@ -3,8 +3,11 @@
 package workers
 
 import (
+	"fmt"
 	"io"
+	"math"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,18 +21,59 @@ type stream interface {
 	CloseWrite() error
 }
 
-// conn is an accepted connection. It wraps the net package's, and does not
-// embed it: a method that went past the wrapper would go past its Close.
+// conn is a connection that came from the master. It wraps the net package's,
+// and does not embed it: a method that went past the wrapper would go past its
+// Close.
 type conn[S stream] struct {
-	inner    S
-	counters *counters
-	moved    *Moved
-	linger   atomic.Bool // the application chose how Close ends
-	closed   atomic.Bool
+	inner  S
+	l      *Listener
+	moved  *Moved
+	first  *leftover    // came along from another worker; else nil
+	inUse  atomic.Int64 // Reads and Writes in progress; below 0 while it is lent, and once it has gone
+	linger atomic.Bool  // the application chose how Close ends
+
+	mu     sync.Mutex
+	lent   bool // to the master, which may take it
+	shut   bool // Close was called meanwhile
+	gone   bool // another process has it
+	closed bool
 }
 
-func (c *conn[S]) Read(b []byte) (int, error)         { return c.inner.Read(b) }
-func (c *conn[S]) Write(b []byte) (int, error)        { return c.inner.Write(b) }
+// lentUse is below any number of Reads and Writes in progress.
+const lentUse = math.MinInt64 / 2
+
+// use keeps the connection here until done is called, or says that it is not.
+func (c *conn[S]) use() bool {
+	if c.inUse.Add(1) > 0 {
+		return true
+	}
+	c.inUse.Add(-1)
+	return false
+}
+
+func (c *conn[S]) done() { c.inUse.Add(-1) }
+
+// Read reads; a connection that was handed off has ended.
+func (c *conn[S]) Read(b []byte) (int, error) {
+	if !c.use() {
+		return 0, io.EOF
+	}
+	defer c.done()
+	if n := c.first.read(b); n > 0 {
+		return n, nil
+	}
+	return c.inner.Read(b)
+}
+
+// Write writes; on a connection that was handed off it fails.
+func (c *conn[S]) Write(b []byte) (int, error) {
+	if !c.use() {
+		return 0, net.ErrClosed
+	}
+	defer c.done()
+	return c.inner.Write(b)
+}
+
 func (c *conn[S]) LocalAddr() net.Addr                { return c.inner.LocalAddr() }
 func (c *conn[S]) RemoteAddr() net.Addr               { return c.inner.RemoteAddr() }
 func (c *conn[S]) SetDeadline(t time.Time) error      { return c.inner.SetDeadline(t) }
@@ -43,47 +87,165 @@ func (c *conn[S]) SyscallConn() (syscall.RawConn, error) { return c.inner.Syscal
 
 // Close ends the connection for the client at once. A close alone would not
 // while the master still has its copy, for the moment until it has read the
-// acknowledgement.
+// acknowledgement. One that was handed off it leaves alone.
 func (c *conn[S]) Close() error {
-	if c.closed.Swap(true) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.gone:
+		return nil
+	case c.closed:
 		return net.ErrClosed
+	case c.lent:
+		c.shut = true
+		return nil
 	}
-	if !c.linger.Load() {
+	return c.close(!c.linger.Load())
+}
+
+// close is called locked.
+func (c *conn[S]) close(shutdown bool) error {
+	c.closed = true
+	if shutdown {
 		if raw, err := c.inner.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
 		}
 	}
 	err := c.inner.Close()
-	c.counters.end()
+	c.l.w.counters.end()
 	return err
 }
 
+// Handoff gives the connection to a worker of the serving generation.
+func (c *conn[S]) Handoff(unread, state []byte) error {
+	return c.l.w.handoff(c, c.l.index, unread, state)
+}
+
+// lend keeps everybody here off the connection.
+func (c *conn[S]) lend() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.lent {
+		return fmt.Errorf("handoff: %w", net.ErrClosed)
+	}
+	if !c.inUse.CompareAndSwap(0, lentUse) {
+		return ErrInUse
+	}
+	c.lent = true
+	return nil
+}
+
+// unread returns what came along and has not been read, of a lent connection.
+func (c *conn[S]) unread() []byte { return c.first.bytes() }
+
+// keep ends a loan.
+func (c *conn[S]) keep() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lent = false
+	c.inUse.Add(-lentUse)
+	if c.shut {
+		_ = c.close(!c.linger.Load())
+	}
+}
+
 // Moved returns what came with the connection from another worker; false if it
-// has come straight from a client.
+// has come straight from a client. Its unread bytes are the caller's then: who
+// does not ask for them reads them first.
 func (c *conn[S]) Moved() (Moved, bool) {
 	if c.moved == nil {
 		return Moved{}, false
 	}
-	return *c.moved, true
+	m := *c.moved
+	m.Unread = c.first.take()
+	return m, true
 }
 
 // release closes this process' descriptor and leaves the connection alone:
 // somebody else has it.
 func (c *conn[S]) release() {
-	if !c.closed.Swap(true) {
-		_ = c.inner.Close()
-		c.counters.end()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.gone = true
+		_ = c.close(false)
 	}
+}
+
+// leftover is what was read from a connection by the process that had it before,
+// and is to be read before what the socket has.
+type leftover struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (o *leftover) read(p []byte) int {
+	if o == nil {
+		return 0
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := copy(p, o.b)
+	o.b = o.b[n:]
+	return n
+}
+
+func (o *leftover) writeTo(w io.Writer) (n int, err error) {
+	if o == nil {
+		return 0, nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.b) > 0 {
+		n, err = w.Write(o.b)
+		o.b = o.b[n:]
+	}
+	return n, err
+}
+
+// take returns the bytes, which are not read here then.
+func (o *leftover) take() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := o.b
+	o.b = nil
+	return b
+}
+
+func (o *leftover) bytes() []byte {
+	if o == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b
 }
 
 // tcpConn has the methods of *net.TCPConn that servers look for.
 type tcpConn struct{ conn[*net.TCPConn] }
 
 // ReadFrom keeps sendfile and splice.
-func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) { return c.inner.ReadFrom(r) }
+func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
+	if !c.use() {
+		return 0, net.ErrClosed
+	}
+	defer c.done()
+	return c.inner.ReadFrom(r)
+}
 
 // WriteTo keeps splice.
-func (c *tcpConn) WriteTo(w io.Writer) (int64, error) { return c.inner.WriteTo(w) }
+func (c *tcpConn) WriteTo(w io.Writer) (int64, error) {
+	if !c.use() {
+		return 0, nil
+	}
+	defer c.done()
+	n, err := c.first.writeTo(w)
+	if err != nil {
+		return int64(n), err
+	}
+	more, err := c.inner.WriteTo(w)
+	return int64(n) + more, err
+}
 
 func (c *tcpConn) SetNoDelay(on bool) error                 { return c.inner.SetNoDelay(on) }
 func (c *tcpConn) SetKeepAlive(on bool) error               { return c.inner.SetKeepAlive(on) }

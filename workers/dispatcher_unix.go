@@ -49,7 +49,9 @@ type dispatcher struct {
 	reserved  int               // room promised to accept loops
 	closed    bool              // no room any more: frozen or stopped
 	ending    bool              // workers keep what they have
-	returning []returning       // offered by workers that drain
+	adopts    []bool            // per listener: the serving generation takes what is handed off
+	returning []returning       // offered by workers that drain, in the order they came
+	impatient bool              // a timer of losePatience runs
 	held      int               // no room for a moment: somebody else needs descriptors
 	nextID    uint64
 	room      chan struct{} // closed when there may be room again
@@ -63,6 +65,7 @@ type window struct {
 	conn    *ipc.Conn
 	ledger  *ledger
 	slot    int
+	numbers []uint16 // that the worker knows our listeners by; nil: by ours
 	size    int
 	unacked []held // oldest first
 	batch   []held // assigned in this round, not sent yet
@@ -100,15 +103,18 @@ func (w *window) free(now time.Time) int {
 	return max(0, w.size-len(w.unacked)-len(w.batch))
 }
 
-// serve makes ws the targets, in one step. l is their generation's ledger.
-func (d *dispatcher) serve(ws []*window, l *ledger) {
+// serve makes ws the targets, in one step. l is their generation's ledger, and
+// adopts says from which listeners it takes what is handed off.
+func (d *dispatcher) serve(ws []*window, l *ledger, adopts []bool) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.targets = slices.Clone(ws)
 	slices.SortFunc(d.targets, func(a, b *window) int { return a.slot - b.slot })
 	d.views = make([]dispatch.Worker, len(d.targets))
-	d.serving = l
+	d.serving, d.adopts = l, adopts
+	lost := d.refuseLost()
 	d.flush()
+	d.mu.Unlock()
+	closeForeign(lost)
 }
 
 // Reserve implements listener.Gate: room that is promised before a connection
@@ -125,19 +131,14 @@ func (d *dispatcher) roomLocked() int {
 	if d.closed || d.held > 0 || len(d.queue) > 0 {
 		return 0
 	}
-	free := -d.reserved
-	now := time.Now()
-	for _, w := range d.targets {
-		free += w.free(now)
-	}
-	return max(free, 0)
+	return max(d.spare(time.Now()), 0)
 }
 
 // Refund implements listener.Gate.
 func (d *dispatcher) Refund(n int) {
 	d.mu.Lock()
 	d.reserved -= n
-	d.wake()
+	d.useRoom()
 	d.mu.Unlock()
 }
 
@@ -202,7 +203,7 @@ func (w *window) sendBatch(now time.Time) {
 			batch = batch[:i]
 			break
 		}
-		w.payload = appendConn(w.payload, h.id, h.listener)
+		w.payload = appendConn(w.payload, h.id, w.number(h.listener))
 		w.fds = append(w.fds, h.fd)
 	}
 	var err error
@@ -248,11 +249,7 @@ func (w *window) block(now time.Time) {
 func (d *dispatcher) retry() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.queue) > 0 {
-		d.flush()
-	} else {
-		d.wake()
-	}
+	d.useRoom()
 }
 
 // ack settles connections: they are the worker's now. An id that the worker
@@ -273,11 +270,7 @@ func (d *dispatcher) ack(w *window, payload []byte) error {
 		w.closing = append(w.closing, h.fd)
 	}
 	w.backoff = 0
-	if len(d.queue) > 0 {
-		d.flush()
-	} else {
-		d.wake()
-	}
+	d.useRoom()
 	d.mu.Unlock()
 	// Only the reader of this worker comes here, so closing has one user.
 	for _, fd := range w.closing {
@@ -323,6 +316,10 @@ const noListener = math.MaxUint16
 func (d *dispatcher) requeue(h held) bool {
 	if h.listener == noListener {
 		h.ledger.refuse(refusedListener)
+		return false
+	}
+	if d.lost(h) {
+		h.ledger.refuse(refusedAdopter)
 		return false
 	}
 	h.ledger.redispatched++
@@ -435,6 +432,9 @@ func (d *dispatcher) close(closed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = closed
+	if closed {
+		d.referAll(keptLate) // to the next master, or to this one again
+	}
 	d.flush()
 }
 

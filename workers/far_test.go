@@ -45,13 +45,21 @@ func newFar(t testing.TB, d *dispatcher, slot int, l *ledger) *far {
 	return a
 }
 
-// recv takes one message of connections; others are skipped.
+// recv takes one message of connections, moved ones included; others are skipped.
 func (a *far) recv() []uint64 {
 	a.t.Helper()
 	for {
 		f, err := a.conn.Recv()
 		if err != nil {
 			a.t.Fatalf("worker %d: %v, having %v", a.w.slot, err, a.got)
+		}
+		if f.Type == msgMoved {
+			id, _, _, err := parseMoved(f.Payload)
+			if err != nil || len(f.Files) != 1 {
+				a.t.Fatalf("%d files with a moved connection, %v", len(f.Files), err)
+			}
+			a.fds[id], a.got = f.Files[0], append(a.got, id)
+			return []uint64{id}
 		}
 		if f.Type != msgConn {
 			continue
@@ -132,7 +140,7 @@ func newTestDispatcher(t testing.TB, p dispatch.Policy, workers int) (*dispatche
 		fars = append(fars, a)
 		ws = append(ws, a.w)
 	}
-	d.serve(ws, l)
+	d.serve(ws, l, nil)
 	t.Cleanup(func() { closeAll(d, fars) })
 	return d, fars
 }
@@ -246,4 +254,18 @@ func detach(t testing.TB, c interface {
 		t.Fatal(err)
 	}
 	return fd
+}
+
+// unadopted says that nothing here adopts them, which for some may be a lie.
+func (a *far) unadopted(ids ...uint64) {
+	a.t.Helper()
+	lies := false
+	a.w.d.mu.Lock()
+	for _, h := range a.w.unacked {
+		lies = lies || slices.Contains(ids, h.id) && (h.moved == nil || !h.moved.Handoff)
+	}
+	a.w.d.mu.Unlock()
+	if err := a.w.d.unadopted(a.w, a.settle(ids...)); errors.Is(err, errProtocol) != lies {
+		a.t.Fatalf("unadopted %v, of which some were not to be: %t, error %v", ids, lies, err)
+	}
 }

@@ -376,6 +376,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, keys: ws.Listeners, readerDone: make(chan struct{}),
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
+			c.window.numbers = p.numbers(ws.Listeners)
 			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched
 			g.slot(ws.Slot).restarts = ws.Restarts
 			if c.state == WorkerIsDraining {
@@ -406,12 +407,18 @@ func (p *Pool) adopt(in *Inheritance) error {
 		for _, c := range g.children {
 			go p.read(c, c.readerDone)
 			go p.watch(c)
+			p.tell(c)
 		}
 		p.settle(g)
 	}
 	p.retarget()
 	if p.serving != nil {
-		p.accept()
+		for _, a := range p.acceptors {
+			// Of a listener that is new the workers of another master know nothing.
+			if _, known := in.state.Accepted[a.key]; known {
+				a.start()
+			}
+		}
 	}
 	closeForeign(removed)
 	return first

@@ -20,6 +20,7 @@ const (
 	refusedStopped  = "stopped"          // the master stopped before any worker could take it
 	refusedTouched  = "already-read"     // its worker died after reading from it
 	refusedListener = "listener-removed" // the new release no longer has its listener
+	refusedAdopter  = "not-adopted"      // handed off, and the release that serves by then adopts none of its listener
 )
 
 func newLedger(generation int) *ledger {

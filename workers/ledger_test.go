@@ -76,12 +76,13 @@ func history(t *testing.T, r *rand.Rand) {
 	targets := slices.Clone(fars)
 	acknowledged := 0
 	nextSlot := 4
+	adopts := []bool{true, false}
 	serve := func() {
 		var ws []*window
 		for _, a := range targets {
 			ws = append(ws, a.w)
 		}
-		d.serve(ws, ledgers[len(ledgers)-1])
+		d.serve(ws, ledgers[len(ledgers)-1], slices.Clone(adopts))
 	}
 	born := func() *far {
 		a := newFar(t, d, nextSlot, ledgers[len(ledgers)-1])
@@ -113,7 +114,7 @@ func history(t *testing.T, r *rand.Rand) {
 		if gone {
 			continue
 		}
-		switch r.Intn(12) {
+		switch r.Intn(14) {
 		case 0, 1, 2, 3:
 			accept(t, d, 1+r.Intn(acceptBatch))
 		case 4, 5, 6:
@@ -144,8 +145,19 @@ func history(t *testing.T, r *rand.Rand) {
 				targets[i] = born()
 				serve()
 			}
+		case 12: // one is handed off
+			m := Moved{Handoff: true, State: []byte("s")}
+			if err := d.giveBack(returning{w: a.w, id: r.Uint64(), fd: socket(t), listener: uint16(r.Intn(3)), moved: m}); err != nil {
+				t.Fatal(err)
+			}
+		case 13:
+			catchUp(a)
+			if ids := some(a); len(ids) > 0 {
+				a.unadopted(ids...)
+			}
 		case 11: // a reload
 			if r.Intn(4) == 0 {
+				adopts[0], adopts[1] = r.Intn(2) == 0, r.Intn(2) == 0
 				ledgers = append(ledgers, newLedger(len(ledgers)+1))
 				targets = []*far{born(), born()}
 				serve()
@@ -171,7 +183,18 @@ func history(t *testing.T, r *rand.Rand) {
 				t.Fatalf("worker %d holds %d", a.w.slot, n)
 			}
 		}
-		if n := len(seen) + acknowledged; n != int(d.nextID-1) {
+		refused := 0
+		for _, l := range ledgers {
+			for _, n := range l.refused {
+				refused += int(n)
+			}
+		}
+		for _, h := range d.queue {
+			if d.lost(h) {
+				t.Fatalf("connection %d waits for an adopter, and there is none", h.id)
+			}
+		}
+		if n := len(seen) + acknowledged + refused; n != int(d.nextID-1) {
 			t.Fatalf("%d accepted, %d accounted for", d.nextID-1, n)
 		}
 		for _, l := range ledgers {

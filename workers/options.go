@@ -13,6 +13,7 @@ type Options struct {
 	BakeTime     time.Duration // a generation that crashes when it is younger is taken back; 0 = never
 	IdleGrace    time.Duration // how long a draining worker keeps idle connections
 	MaxDraining  int           // old generations at a time; the oldest beyond are cut
+	Adopts       []string      // keys of the listeners whose handed-off connections it takes
 }
 
 // DefaultWindow is how many connections a worker may hold unacknowledged. A

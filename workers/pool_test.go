@@ -79,7 +79,7 @@ func next[E Event](p *testPool) E {
 }
 
 // echo makes a connection and sees a worker answer it.
-func (p *testPool) echo() net.Conn {
+func (p *testPool) echo() echoed {
 	p.t.Helper()
 	c, err := net.Dial("tcp", p.l.Addr().String())
 	if err != nil {
@@ -88,7 +88,7 @@ func (p *testPool) echo() net.Conn {
 	p.t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(patience))
 	again(p.t, c)
-	return c
+	return echoed{c, p.t}
 }
 
 func again(t *testing.T, c net.Conn) {
@@ -227,6 +227,7 @@ func TestLivePoolIsHandedOver(t *testing.T) {
 	if err := q.prepare(2, "serve"); err != nil {
 		t.Fatal(err)
 	}
+	q.share("ours")
 	if err := q.Adopt(in); err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +235,8 @@ func TestLivePoolIsHandedOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	again(t, held)
+	for held.knows() != "ours\n" { // its worker is an adopted one
+	}
 	q.echo()
 	q.balanced()
 	held.Close()

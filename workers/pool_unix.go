@@ -57,6 +57,7 @@ type Pool struct {
 	generations []*generation // oldest first
 	serving     *generation
 	override    int // workers as an operator set them; 0: as the release says
+	shared      []byte
 	frozen      bool
 	deferred    []func()
 	stopping    bool
@@ -323,7 +324,13 @@ func (p *Pool) retarget() {
 			ws = append(ws, c.window)
 		}
 	}
-	p.d.serve(ws, p.serving.ledger)
+	adopts := make([]bool, len(p.acceptors))
+	for _, key := range p.serving.options.Adopts {
+		if i, ok := p.byKey[key]; ok {
+			adopts[i] = true
+		}
+	}
+	p.d.serve(ws, p.serving.ledger, adopts)
 }
 
 // Scale sets the number of workers, and keeps it through reloads.

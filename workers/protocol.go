@@ -19,23 +19,25 @@ const (
 	msgConn                     // connections: id and listener of each, fds attached
 	msgPing                     // answer with msgPong
 	msgDrain                    // JSON DrainOrder; may be repeated with a shorter time
-	msgWelcome                  // after the introduction: build the application
+	msgWelcome                  // after the introduction: build the application; has what is shared
 	msgMoved                    // a connection from another worker, see appendMoved
 	msgReceipt                  // ids of returned connections that are the master's now
-	msgKeep                     // ids of returned connections that stay the worker's
+	msgKeep                     // id of a returned connection that stays the worker's, and why: u8
+	msgShared                   // what is shared has changed
 )
 
 // Messages from worker to master.
 const (
-	msgIntro   uint8 = 64 + iota // JSON Intro: what you started
-	msgReady                     // connections are welcome
-	msgFailed                    // JSON failure: it will never be ready
-	msgAck                       // ids of connections that now are the worker's
-	msgNack                      // ids of connections it has no room for
-	msgPong                      // alive
-	msgLeave                     // asked to end by someone else; drain it
-	msgDrained                   // JSON Drained; it exits next
-	msgReturn                    // a connection for another worker, see appendMoved
+	msgIntro     uint8 = 64 + iota // JSON Intro: what you started
+	msgReady                       // connections are welcome
+	msgFailed                      // JSON failure: it will never be ready
+	msgAck                         // ids of connections that now are the worker's
+	msgNack                        // ids of connections it has no room for
+	msgPong                        // alive
+	msgLeave                       // asked to end by someone else; drain it
+	msgDrained                     // JSON Drained; it exits next
+	msgReturn                      // a connection for another worker, see appendMoved
+	msgUnadopted                   // ids of handed-off connections that nothing here adopts
 )
 
 // greeting is the first message: the master's.

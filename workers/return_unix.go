@@ -4,8 +4,9 @@ package workers
 
 import (
 	"errors"
-	"math"
+	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -16,7 +17,8 @@ import (
 )
 
 // Idle connections move: a draining worker returns them to the master, which
-// gives them to the serving generation as it would new ones.
+// gives them to the serving generation as it would new ones. What an application
+// hands off goes the same way.
 //
 // A connection has one owner here, too. The worker keeps its descriptor, and
 // does not touch the connection, until it has the master's receipt. The master
@@ -27,31 +29,42 @@ import (
 // master, which has to hold a descriptor of each.
 const maxReturns = 32
 
+const _ = uint(ipc.MaxPayload - movedSize - MaxUnread - MaxState) // a message has room for it
+
 // returns are the connections that a worker is giving back.
 type returns struct {
 	mu      sync.Mutex
 	nextID  uint64
-	pending map[uint64]chan bool
+	pending map[uint64]chan error // nil: taken
 	slots   chan struct{}
 }
 
 func newReturns() *returns {
-	return &returns{pending: map[uint64]chan bool{}, slots: make(chan struct{}, maxReturns)}
+	return &returns{pending: map[uint64]chan error{}, slots: make(chan struct{}, maxReturns)}
 }
 
-// answer tells who waits for it what became of a connection.
-func (r *returns) answer(payload []byte, taken bool) {
-	n, err := idCount(payload)
-	if err != nil {
-		return
+// receipt tells who waits for it that connections have been taken.
+func (r *returns) receipt(payload []byte) {
+	if n, err := idCount(payload); err == nil {
+		for i := range n {
+			r.answer(idAt(payload, i), nil)
+		}
 	}
+}
+
+// kept tells who waits for it why a connection has not.
+func (r *returns) kept(payload []byte) {
+	if len(payload) == idSize+1 {
+		r.answer(idAt(payload, 0), keptFor(payload[idSize]))
+	}
+}
+
+func (r *returns) answer(id uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range n {
-		if c := r.pending[idAt(payload, i)]; c != nil {
-			c <- taken
-			delete(r.pending, idAt(payload, i))
-		}
+	if c := r.pending[id]; c != nil {
+		c <- err
+		delete(r.pending, id)
 	}
 }
 
@@ -63,20 +76,39 @@ type returnable interface {
 }
 
 // Return gives a connection back, for another worker to serve. Nobody may be
-// using c. It waits for the master's receipt; false means that the connection
-// is still this worker's, and has to be served on.
-func (w *Worker) Return(l *Listener, c net.Conn, m Moved) bool {
+// using c. It waits for the master's answer; unless that is Taken, c is still
+// this worker's, and has to be served on.
+func (w *Worker) Return(l *Listener, c net.Conn, m Moved) Reception {
 	rc, ok := c.(returnable)
 	if !ok || len(m.Unread) > MaxUnread {
-		return false
+		return Kept
 	}
+	switch err := w.offer(rc, l.index, m, nil); {
+	case err == nil:
+		w.moved.Add(1)
+		rc.release()
+		return Taken
+	case errors.Is(err, ErrNobody), errors.Is(err, ErrNotAdopted):
+		return Kept
+	}
+	return NotNow // what is wrong with one connection is not so with all
+}
+
+// offer sends a connection to the master and waits for the answer: nil if it is
+// the master's now. Once the master is gone, or late has been received from
+// before it has been sent, the connection stays here. A master that is well
+// answers at once, or as soon as it has waited for room; only it can tell, so
+// while it stands still there is no answer.
+func (w *Worker) offer(c returnable, listener uint16, m Moved, late <-chan time.Time) error {
 	select {
 	case w.returns.slots <- struct{}{}:
 		defer func() { <-w.returns.slots }()
+	case <-late:
+		return errLate
 	case <-w.orphaned:
-		return false
+		return ErrNobody
 	}
-	done := make(chan bool, 1)
+	done := make(chan error, 1)
 	w.returns.mu.Lock()
 	w.returns.nextID++
 	id := w.returns.nextID
@@ -88,69 +120,62 @@ func (w *Worker) Return(l *Listener, c net.Conn, m Moved) bool {
 		w.returns.mu.Unlock()
 	}()
 
-	raw, err := rc.SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return err
 	}
-	payload := appendMoved(nil, id, l.index, m)
+	payload := appendMoved(nil, id, listener, m)
 	var serr error
-	if err := raw.Control(func(fd uintptr) { serr = w.sendFile(msgReturn, payload, int(fd)) }); err != nil || serr != nil {
-		return false
+	err = raw.Control(func(fd uintptr) { serr = w.conn.Send(msgReturn, payload, []int{int(fd)}) })
+	switch {
+	case errors.Is(serr, unix.EPIPE), errors.Is(serr, unix.ECONNRESET):
+		return fmt.Errorf("%w: %w", ErrNobody, serr)
+	case serr != nil:
+		return fmt.Errorf("%w: %w", errBusy, serr)
+	case err != nil:
+		return err
 	}
-	taken := false
 	select {
-	case taken = <-done:
+	case err := <-done:
+		return err
 	case <-w.orphaned: // all that the master said has been read
 		select {
-		case taken = <-done:
+		case err := <-done:
+			return err
 		default:
+			return ErrNobody
 		}
 	}
-	if taken {
-		w.moved.Add(1)
-		rc.release()
-	}
-	return taken
 }
 
 // Moved returns the number of connections that were given back.
 func (w *Worker) Moved() int { return int(w.moved.Load()) }
 
-func (w *Worker) sendFile(typ uint8, payload []byte, fd int) error {
-	for n := 0; ; n++ {
-		err := w.conn.Send(typ, payload, []int{fd})
-		if err == nil || !errors.Is(err, ipc.ErrLoad) || n == sendRetries {
-			return err
-		}
-		time.Sleep(sendPause)
-	}
-}
-
 // returned takes a connection back from c's worker, on the reader's goroutine.
 func (p *Pool) returned(c *child, f ipc.Frame) error {
 	fds := append([]int(nil), f.Files...)
 	id, listener, m, err := parseMoved(f.Payload)
-	if err == nil && (len(fds) != 1 || !isConnection(fds[0])) {
+	if err == nil && (len(fds)+f.Missing != 1 || len(fds) == 1 && !isConnection(fds[0])) {
 		err = errProtocol
 	}
 	at, known := p.listenerOf(c, listener)
 	if err == nil && listener >= uint16(max(len(c.keys), len(p.acceptors))) {
 		err = errProtocol
 	}
+	if err == nil {
+		r := returning{w: c.window, id: id, fd: -1, listener: at, moved: m, since: time.Now()}
+		if len(fds) == 1 {
+			r.fd = fds[0]
+		}
+		if !known {
+			r.listener = noListener
+		}
+		err = p.d.giveBack(r)
+	}
 	if err != nil {
 		go closeForeign(fds)
-		return err
 	}
-	r := returning{w: c.window, id: id, fd: fds[0], listener: at, moved: m}
-	if !known {
-		r.keep()
-		return nil
-	}
-	if err := p.d.giveBack(r); err != nil {
-		go closeForeign(fds)
-		return err
-	}
-	return nil
+	return err
 }
 
 // listenerOf translates a worker's number of a listener into ours.
@@ -165,75 +190,187 @@ func (p *Pool) listenerOf(c *child, n uint16) (uint16, bool) {
 	return uint16(at), ok
 }
 
+// numbers is the reverse of listenerOf, for a worker with these listeners.
+func (p *Pool) numbers(keys []string) []uint16 {
+	n := make([]uint16, len(p.acceptors))
+	for i, a := range p.acceptors {
+		n[i] = noListener
+		if at := slices.Index(keys, a.key); at >= 0 {
+			n[i] = uint16(at)
+		}
+	}
+	return n
+}
+
+// number is what the worker calls a listener of ours. One that an earlier master
+// started may have another order, and none of some, which it refuses.
+func (w *window) number(listener uint16) uint16 {
+	if w.numbers == nil {
+		return listener
+	}
+	return w.numbers[listener]
+}
+
 // returning is a connection that a worker wants to give back, and that is not
 // the master's yet.
 type returning struct {
 	w        *window
 	id       uint64 // the worker's
-	fd       int
-	listener uint16
+	fd       int    // -1: there was none left for it
+	listener uint16 // ours, or noListener
 	moved    Moved
+	since    time.Time
 }
 
-// keep tells the worker that the connection stays its own.
-func (r returning) keep() {
-	reply := appendID(nil, r.id)
-	if err := r.w.conn.TrySend(msgKeep, reply, nil); errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad) {
-		go func() { _ = r.w.conn.Send(msgKeep, reply, nil) }()
+// returnPatience is how long a connection waits for room with nobody serving
+// it. Then its worker serves it on, and offers it again some time later.
+const returnPatience = 100 * time.Millisecond
+
+// takes says whether the master can take a connection that is offered to it, or
+// why not. Called locked.
+func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
+	switch {
+	case d.ending:
+		return keptUnserved, false
+	case r.listener == noListener, r.moved.Handoff && d.serving != nil && !d.adopted(r.listener):
+		return keptUnadopted, false
+	case r.moved.Handoff && len(d.targets) == 0:
+		return keptUnserved, false // its worker can do better than to wait
+	case d.closed || d.serving == nil || r.fd < 0:
+		return keptLate, false
 	}
-	go closeForeign([]int{r.fd})
+	return 0, true
 }
-
-// admitBelow is the length of the queue below which connections are taken back.
-// Above it they wait at their workers, which serve them until then or hold few.
-const admitBelow = 64
 
 // giveBack takes a connection that a worker returns, now or once there is room.
-// A worker that returns more at a time than it may breaks the protocol.
+// A worker that returns more at a time than it may breaks the protocol, as does
+// one that does not read the answers.
 func (d *dispatcher) giveBack(r returning) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.serving == nil || d.ending {
-		r.keep()
-		return nil
-	}
 	if r.w.returning >= maxReturns {
 		return errProtocol
 	}
 	r.w.returning++
+	if why, ok := d.takes(r); !ok {
+		d.refer(r, why)
+		return nil
+	}
 	d.returning = append(d.returning, r)
 	d.flush()
+	if len(d.returning) > 0 && !d.impatient {
+		d.impatient = true
+		time.AfterFunc(returnPatience, d.losePatience)
+	}
 	return nil
 }
 
-// admit makes connections that are being returned the master's, while its queue
-// is shorter than admitBelow; all of them in a freeze, for who describes the
-// queue must find them in it. Called locked.
-func (d *dispatcher) admit() {
-	limit := admitBelow
-	if d.closed {
-		limit = math.MaxInt
+// losePatience refers what has waited for too long to its worker.
+func (d *dispatcher) losePatience() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.impatient = false
+	d.flush()
+	now := time.Now()
+	for len(d.returning) > 0 {
+		r := d.returning[0]
+		if left := returnPatience - now.Sub(r.since); left > 0 {
+			d.impatient = true
+			time.AfterFunc(left, d.losePatience)
+			return
+		}
+		d.returning = d.returning[1:]
+		d.refer(r, keptLate)
 	}
-	for len(d.returning) > 0 && len(d.queue) < limit {
+}
+
+// spare is the room of the targets that nobody has been promised. Called locked.
+func (d *dispatcher) spare(now time.Time) int {
+	free := -d.reserved - len(d.queue)
+	for _, w := range d.targets {
+		free += w.free(now)
+	}
+	return free
+}
+
+// useRoom gives room that there may be now to what waits for some, here or in
+// the kernel's queues. Called locked.
+func (d *dispatcher) useRoom() {
+	if len(d.queue) > 0 || len(d.returning) > 0 {
+		d.flush()
+	} else {
+		d.wake()
+	}
+}
+
+// admit makes connections that are being returned the master's, as far as there
+// is room for them: what waited here for a worker that has some would be served
+// by nobody meanwhile. Called locked.
+func (d *dispatcher) admit() {
+	for now := time.Now(); len(d.returning) > 0 && !d.closed && d.spare(now) > 0; {
 		r := d.returning[0]
 		d.returning = d.returning[1:]
-		r.w.returning--
-		// The receipt goes first: see above. A dead worker needs none, for it
-		// has no descriptor any more.
-		if !r.w.gone && r.w.conn.TrySend(msgReceipt, appendID(nil, r.id), nil) != nil && !r.w.gone {
-			r.keep()
+		if why, ok := d.takes(r); !ok { // any more
+			d.refer(r, why)
 			continue
 		}
-		d.serving.accepted++
-		d.queue = append(d.queue, held{
-			id: d.nextID, fd: r.fd, listener: r.listener, ledger: d.serving,
-			moved: &r.moved, at: time.Now(), consumed: consumed(r.fd),
-		})
-		d.nextID++
+		// The receipt goes first: see above.
+		if r.w.conn.TrySend(msgReceipt, appendID(nil, r.id), nil) != nil {
+			d.refer(r, keptLate)
+			continue
+		}
+		r.w.returning--
+		d.takeBack(r)
 	}
 	if len(d.returning) == 0 {
 		d.returning = nil
 	}
+}
+
+// takeBack queues a connection that was returned. Called locked.
+func (d *dispatcher) takeBack(r returning) {
+	d.serving.accepted++
+	d.queue = append(d.queue, held{
+		id: d.nextID, fd: r.fd, listener: r.listener, ledger: d.serving,
+		moved: &r.moved, at: time.Now(), consumed: consumed(r.fd),
+	})
+	d.nextID++
+}
+
+// refer answers that the connection stays its worker's, and why. The worker has one under way until it has the
+// answer. A dead one keeps nothing: it is queued, with room or without. Called
+// locked.
+func (d *dispatcher) refer(r returning, why uint8) {
+	reply := append(appendID(nil, r.id), why)
+	err := r.w.conn.TrySend(msgKeep, reply, nil)
+	switch {
+	case errors.Is(err, ipc.ErrWouldBlock) || errors.Is(err, ipc.ErrLoad):
+		go func() {
+			for errors.Is(r.w.conn.Send(msgKeep, reply, nil), ipc.ErrLoad) {
+				time.Sleep(sendPause)
+			}
+			d.mu.Lock()
+			r.w.returning--
+			d.mu.Unlock()
+		}()
+	case err != nil && why == keptLate && r.fd >= 0 && d.serving != nil:
+		r.w.returning--
+		d.takeBack(r)
+		return
+	default:
+		r.w.returning--
+	}
+	if r.fd >= 0 {
+		go closeForeign([]int{r.fd})
+	}
+}
+
+// referAll refers all that are being returned. Called locked.
+func (d *dispatcher) referAll(why uint8) {
+	for _, r := range d.returning {
+		d.refer(r, why)
+	}
+	d.returning = nil
 }
 
 // noReturns makes workers keep what they have: the service ends.
@@ -241,18 +378,14 @@ func (d *dispatcher) noReturns() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ending = true
-	for _, r := range d.returning {
-		r.w.returning--
-		r.keep()
-	}
-	d.returning = nil
+	d.referAll(keptUnserved)
 }
 
 // sendMoved sends one connection that has been moved. Called locked.
 func (w *window) sendMoved(h held, now time.Time) error {
 	m := *h.moved
-	m.Idle += now.Sub(h.at)
-	w.payload = appendMoved(w.payload[:0], h.id, h.listener, m)
+	m.Idle += max(now.Sub(h.at), 0) // it may have come in this very round
+	w.payload = appendMoved(w.payload[:0], h.id, w.number(h.listener), m)
 	w.fds = append(w.fds[:0], h.fd)
 	return w.conn.TrySend(msgMoved, w.payload, w.fds)
 }
@@ -285,6 +418,8 @@ func (w *Worker) takeMoved(f ipc.Frame) {
 	switch {
 	case err != nil:
 		closeForeign(f.Files)
+	case m.Handoff && len(f.Files) == 1 && int(listener) < len(w.listeners):
+		w.listeners[listener].adopt(incoming{id: id, fd: f.Files[0], moved: &m})
 	case len(f.Files) != 1 || int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[0], moved: &m}):
 		for _, fd := range f.Files {
 			unix.Close(fd)

@@ -20,7 +20,7 @@ func (p *Pool) introduced(c *child, in Intro) {
 	}
 	g := c.gen
 	if g.state != GenerationStarting || g.introduced {
-		c.say(msgWelcome, nil)
+		p.welcome(c)
 		return
 	}
 	var o Options
@@ -52,7 +52,7 @@ func (p *Pool) introduced(c *child, in Intro) {
 		g.env = env
 		p.dismiss(c)
 	} else {
-		c.say(msgWelcome, nil)
+		p.welcome(c)
 	}
 	p.fill(g)
 }

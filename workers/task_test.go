@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -124,6 +126,25 @@ func work() error {
 	panic("the end")
 }
 
+// echo sends every byte back, but for a question mark: that is answered with
+// what the master shares.
+func echo(c net.Conn, shared *atomic.Value) {
+	defer c.Close()
+	b := make([]byte, 1)
+	for {
+		if _, err := c.Read(b); err != nil {
+			return
+		}
+		answer := b
+		if b[0] == '?' {
+			answer = append(shared.Load().([]byte), '\n')
+		}
+		if _, err := c.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
 // serve is a worker that echoes until it is drained and its connections are gone.
 func serve() error {
 	mark, ok := Marked()
@@ -137,6 +158,18 @@ func serve() error {
 	if err != nil {
 		return err
 	}
+	var shared atomic.Value
+	shared.Store([]byte("nothing"))
+	select {
+	case b := <-w.Shared():
+		shared.Store(b)
+	default:
+	}
+	go func() {
+		for b := range w.Shared() {
+			shared.Store(b)
+		}
+	}()
 	l := w.Listeners()[0]
 	go func() {
 		for {
@@ -144,10 +177,7 @@ func serve() error {
 			if err != nil {
 				return
 			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				c.Close()
-			}()
+			go echo(c, &shared)
 		}
 	}()
 	if err := w.Ready(); err != nil {

@@ -111,7 +111,7 @@ func (m *master) heard() (uint8, []uint64) {
 		m.t.Fatal(err)
 	}
 	var ids []uint64
-	if f.Type == msgAck || f.Type == msgNack {
+	if f.Type == msgAck || f.Type == msgNack || f.Type == msgUnadopted {
 		n, err := idCount(f.Payload)
 		if err != nil {
 			m.t.Fatal(err)
@@ -388,7 +388,8 @@ func TestResetConnectionIsNotAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	counts := &counters{open: new(atomic.Int64), total: new(atomic.Int64), ended: make(chan struct{}, 1)}
-	if c, err := newConn(counts, incoming{fd: fd}, "tcp"); err == nil {
+	at := newListener(&Worker{counters: counts}, ListenerInfo{Network: "tcp"}, 0)
+	if c, err := newConn(at, incoming{fd: fd}); err == nil {
 		t.Errorf("a connection with address %v was made of it", c.RemoteAddr())
 	}
 	if n := counts.open.Load(); n != 0 {

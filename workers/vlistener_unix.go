@@ -33,6 +33,7 @@ type Listener struct {
 	asked   bool       // Accept has been called
 	closed  bool       // by the application
 	ended   bool       // the master sends no more
+	adopter func(net.Conn, []byte)
 
 	first chan struct{} // closed at the first Accept
 	empty chan struct{} // closed when ended and everything has been accepted
@@ -142,7 +143,7 @@ func (l *Listener) acknowledge() {
 	ny, nn := 0, 0
 	l.taken = l.taken[:0]
 	for _, in := range batch {
-		c, err := newConn(l.w.counters, in, l.info.Network)
+		c, err := newConn(l, in)
 		if err == nil {
 			l.taken = append(l.taken, c)
 		}
@@ -215,7 +216,7 @@ func (l *Listener) Discard() {
 }
 
 // newConn makes a net.Conn of a descriptor that it owns from then on.
-func newConn(c *counters, in incoming, network string) (net.Conn, error) {
+func newConn(l *Listener, in incoming) (net.Conn, error) {
 	f := os.NewFile(uintptr(in.fd), "connection")
 	inner, err := net.FileConn(f)
 	f.Close()
@@ -228,15 +229,24 @@ func newConn(c *counters, in incoming, network string) (net.Conn, error) {
 		inner.Close()
 		return nil, fmt.Errorf("connection: %w", unix.ENOTCONN)
 	}
+	var first *leftover
+	moved := in.moved
+	if moved != nil {
+		first = &leftover{b: moved.Unread}
+		if moved.Handoff {
+			moved = nil
+		}
+	}
+	c := l.w.counters
 	c.open.Add(1)
 	c.total.Add(1)
 	switch inner := inner.(type) {
 	case *net.TCPConn:
-		return &tcpConn{conn[*net.TCPConn]{inner: inner, counters: c, moved: in.moved}}, nil
+		return &tcpConn{conn[*net.TCPConn]{inner: inner, l: l, moved: moved, first: first}}, nil
 	case *net.UnixConn:
-		return &unixConn{conn[*net.UnixConn]{inner: inner, counters: c, moved: in.moved}}, nil
+		return &unixConn{conn[*net.UnixConn]{inner: inner, l: l, moved: moved, first: first}}, nil
 	}
 	inner.Close()
 	c.open.Add(-1)
-	return nil, fmt.Errorf("connection: unexpected %T on a %s listener", inner, network)
+	return nil, fmt.Errorf("connection: unexpected %T on a %s listener", inner, l.info.Network)
 }

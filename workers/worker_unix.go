@@ -34,6 +34,7 @@ type Worker struct {
 	returns  *returns
 	moved    atomic.Int64
 	drain    chan DrainOrder // the latest order; closed never
+	shared   chan []byte     // ditto
 	orphaned chan struct{}   // the master is gone
 	ready    bool
 	mu       sync.Mutex
@@ -97,8 +98,8 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	w := &Worker{
 		id: m.ID(), nonce: m.marker.Nonce, conn: conn, counters: counters,
 		stderr: os.NewFile(workerStderr, "stderr"), crash: os.NewFile(workerCrash, "crash"),
-		returns: newReturns(),
-		drain:   make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
+		returns: newReturns(), shared: make(chan []byte, 1),
+		drain: make(chan DrainOrder, 1), orphaned: make(chan struct{}), ended: make(chan struct{}),
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(greetingTimeout))
 	f, err := conn.Recv()
@@ -138,6 +139,7 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("welcome of the master: %w", err)
 	}
+	w.learn(f.Payload)
 	_ = conn.SetReadDeadline(time.Time{})
 	go w.receive()
 	return w, nil
@@ -231,14 +233,18 @@ func (w *Worker) receive() {
 		case msgMoved:
 			w.takeMoved(f)
 			continue
-		case msgReceipt, msgKeep:
-			w.returns.answer(f.Payload, f.Type == msgReceipt)
+		case msgReceipt:
+			w.returns.receipt(f.Payload)
+		case msgKeep:
+			w.returns.kept(f.Payload)
 		case msgPing:
 			_ = w.send(msgPong, nil)
 		case msgCommit:
 			w.mu.Lock()
 			w.committed = true
 			w.mu.Unlock()
+		case msgShared:
+			w.learn(f.Payload)
 		case msgDrain:
 			if o, err := decode[DrainOrder](f.Payload); err == nil {
 				select {

@@ -13,6 +13,8 @@ package frameworktest
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,7 +31,8 @@ const startTimeout = 10 * time.Second
 
 // Server is an application that runs.
 type Server struct {
-	// URL of the listener "default", such as "http://127.0.0.1:40123".
+	// URL of the listener "default", such as "http://127.0.0.1:40123"; https
+	// where it has TLS.
 	URL string
 
 	client *http.Client
@@ -61,29 +64,27 @@ func Start(t testing.TB, build func(context.Context) (http.Handler, error), opts
 		addrs:  map[string]net.Addr{},
 		ended:  make(chan struct{}),
 	}
-	built := make(chan struct{})
-	watched := func(ctx context.Context) (http.Handler, error) {
-		h, err := build(ctx)
-		if h != nil && err == nil { // else Run fails, and says why
-			close(built)
+	built := make(chan *tls.Config, 1)
+	first := true
+	configured := func(srv *http.Server) {
+		if first { // that of "default"; it is called once build has succeeded
+			built <- srv.TLSConfig
 		}
-		return h, err
-	}
-	if build == nil {
-		watched = nil // Run says what is wrong with it
+		first = false
 	}
 	all := append([]framework.Option{
 		framework.IdleGrace(100 * time.Millisecond),
 		framework.Logger(slog.New(slog.NewTextHandler(t.Output(), nil))),
 		framework.Listen("tcp", "127.0.0.1:0", listener.Name("default")),
 	}, opts...)
-	all = append(all, framework.SingleProcess(), framework.StopOn(ctx), framework.OnListen(s.listens))
+	all = append(all, framework.SingleProcess(), framework.StopOn(ctx), framework.OnListen(s.listens), framework.HTTPServer(configured))
 	go func() {
 		defer close(s.ended)
-		s.err = framework.RunFunc(watched, all...)
+		s.err = framework.RunFunc(build, all...)
 	}()
+	var secure *tls.Config
 	select {
-	case <-built:
+	case secure = <-built:
 	case <-s.ended:
 		stop()
 		t.Fatalf("frameworktest: the application did not start: %v", s.err)
@@ -98,7 +99,28 @@ func Start(t testing.TB, build func(context.Context) (http.Handler, error), opts
 		}
 	})
 	s.URL = "http://" + s.Addr("default").String()
+	if secure != nil {
+		s.URL = "https://" + s.Addr("default").String()
+		s.trust(secure)
+	}
 	return s
+}
+
+// trust makes the client take the server's certificate, whoever it is for.
+func (s *Server) trust(server *tls.Config) {
+	if len(server.Certificates) == 0 {
+		return // a function has it
+	}
+	cert, err := x509.ParseCertificate(server.Certificates[0].Certificate[0])
+	if err != nil {
+		return // no client can take that
+	}
+	client := &tls.Config{RootCAs: x509.NewCertPool()}
+	client.RootCAs.AddCert(cert)
+	if cert.VerifyHostname("127.0.0.1") != nil && len(cert.DNSNames) > 0 {
+		client.ServerName = cert.DNSNames[0]
+	}
+	s.client.Transport.(*http.Transport).TLSClientConfig = client
 }
 
 func (s *Server) listens(name string, a net.Addr) {
@@ -114,8 +136,9 @@ func (s *Server) Addr(name string) net.Addr {
 	return s.addrs[name]
 }
 
-// Client returns a client for this server. Drain closes its idle connections,
-// so that there is no grace to wait for.
+// Client returns a client for this server. It trusts the certificate that the
+// option TLS names, or the first in the config of TLSConfig. Drain closes its
+// idle connections, so that there is no grace to wait for.
 func (s *Server) Client() *http.Client { return s.client }
 
 // BeginDrain begins the drain, as TERM does, and does not wait.

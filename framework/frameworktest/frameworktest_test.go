@@ -2,6 +2,7 @@ package frameworktest_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/baton-go/baton/framework"
 	"github.com/baton-go/baton/framework/frameworktest"
+	"github.com/baton-go/baton/internal/testcert"
 	"github.com/baton-go/baton/listener"
 )
 
@@ -70,6 +72,30 @@ func TestListenAdds(t *testing.T) {
 	}
 	if got := get(t, s.Client(), s.URL); got != "hello from 1.1" {
 		t.Errorf("default says %q", got)
+	}
+}
+
+func TestTLSIsTrusted(t *testing.T) {
+	cert := testcert.New(t, 1)
+	certFile, keyFile := cert.Write(t.TempDir())
+	named := testcert.New(t, 2, "example.com")
+	for name, opts := range map[string][]framework.Option{
+		"files":         {framework.TLS(certFile, keyFile)},
+		"config":        {framework.TLSConfig(&tls.Config{Certificates: []tls.Certificate{cert.TLS()}})},
+		"of a name":     {framework.TLSConfig(&tls.Config{Certificates: []tls.Certificate{named.TLS()}}, "default")},
+		"beside others": {framework.Listen("tcp", "127.0.0.1:0"), framework.TLS(certFile, keyFile, "default")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := frameworktest.Start(t, hello, opts...)
+			if got := get(t, s.Client(), s.URL); got != "hello from 1.1" || !strings.HasPrefix(s.URL, "https://") {
+				t.Errorf("%s says %q", s.URL, got)
+			}
+		})
+	}
+	other := frameworktest.Start(t, hello,
+		framework.Listen("tcp", "127.0.0.1:0", listener.Name("secure")), framework.TLS(certFile, keyFile, "secure"))
+	if got := get(t, other.Client(), other.URL); got != "hello from 1.1" || !strings.HasPrefix(other.URL, "http://") {
+		t.Errorf("%s says %q", other.URL, got)
 	}
 }
 

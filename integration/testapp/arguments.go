@@ -3,8 +3,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"io/fs"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -56,6 +58,10 @@ func argumentOption(name, value string) framework.Option {
 		return framework.GiveUpAfter(duration(value))
 	case "IdleGrace":
 		return framework.IdleGrace(duration(value))
+	case "DrainSpread":
+		return framework.DrainSpread(duration(value))
+	case "NoMove":
+		return framework.NoMove(value)
 	case "User":
 		return framework.User(value)
 	case "ReadyCheck":
@@ -82,6 +88,19 @@ func argumentOption(name, value string) framework.Option {
 			return framework.Handle(name, nil)
 		}
 		return framework.Handle(value, http.NotFoundHandler())
+	case "OnAdopt":
+		if name, isNil := strings.CutSuffix(value, ",nil"); isNil {
+			return framework.OnAdopt(name, nil)
+		}
+		return framework.OnAdopt(value, func(net.Conn, []byte) {})
+	case "TLS":
+		f := append(strings.Split(value, ","), "")
+		return framework.TLS(f[0], f[1], f[2:len(f)-1]...)
+	case "TLSConfig":
+		if value == "nil" {
+			return framework.TLSConfig(nil)
+		}
+		return framework.TLSConfig(&tls.Config{})
 	case "Listen":
 		return listen(strings.Split(value, ","))
 	case "nil":

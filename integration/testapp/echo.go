@@ -15,11 +15,16 @@ import (
 )
 
 // echoService sends every line back; the line "who" is answered with the
-// worker, the version and the pid.
-func echoService(cfg config.Config, fail string) func(context.Context, framework.Listeners) error {
+// worker, the version and the pid. Or it has sessions.
+func echoService(cfg config.Config, fail string, talks *sessions) func(context.Context, framework.Listeners) error {
 	return func(ctx context.Context, ls framework.Listeners) error {
 		if err := failInBuild(ctx, fail); err != nil {
 			return err
+		}
+		talks.ctx = ctx
+		serve := func(c net.Conn) { echoLines(c, cfg.Version) }
+		if cfg.Sessions {
+			serve = func(c net.Conn) { talks.run(c, nil, 0) }
 		}
 		var all sync.WaitGroup
 		for _, ln := range ls.All() {
@@ -29,7 +34,7 @@ func echoService(cfg config.Config, fail string) func(context.Context, framework
 					if err != nil {
 						return // a drain ends Accept when nothing is left
 					}
-					all.Go(func() { echoLines(c, cfg.Version) })
+					all.Go(func() { serve(c) })
 				}
 			})
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/baton-go/baton/framework"
 	"github.com/baton-go/baton/integration/load"
@@ -16,7 +17,7 @@ import (
 )
 
 // handler wraps load.Handler with the routes of main.go.
-func handler(cfg config.Config) http.Handler {
+func handler(cfg config.Config, talks *sessions) http.Handler {
 	mux := http.NewServeMux()
 	var held holder
 	mux.Handle("/", load.Handler(framework.WorkerID()))
@@ -30,6 +31,8 @@ func handler(cfg config.Config) http.Handler {
 		os.Exit(code)
 	})
 	mux.HandleFunc("GET /hostile", hostile)
+	mux.HandleFunc("POST /late", late)
+	mux.HandleFunc("GET /session", talks.hijack)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if failure(cfg) == config.FailRequests {
 			http.Error(w, "testapp: fails as told", http.StatusInternalServerError)
@@ -39,6 +42,17 @@ func handler(cfg config.Config) http.Handler {
 		w.Header().Set("X-Worker", framework.WorkerID())
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// late does not look at the body until its worker drains, or half a second has
+// passed.
+func late(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-framework.Draining(r.Context()):
+	case <-time.After(500 * time.Millisecond):
+	}
+	body, err := io.ReadAll(r.Body)
+	fmt.Fprintf(w, "%q %v %v", body, err, r.Trailer)
 }
 
 func countFDs(w http.ResponseWriter, _ *http.Request) {

@@ -5,14 +5,18 @@ package main
 import (
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // More of what the master understands.
 const (
-	typeReady   = 65
-	typeLeave   = 70
-	typeDrained = 71
-	typeReturn  = 72
+	typeReady     = 65
+	typeLeave     = 70
+	typeDrained   = 71
+	typeReturn    = 72
+	typeWithdraw  = 73
+	typeUnadopted = 74
 )
 
 // Attacks that go on. They are over when the process is, or after a minute.
@@ -25,6 +29,7 @@ func init() {
 		}
 		return send(fd, message(typeReady, 0, nil))
 	})
+	attacks["flood-returns"] = forAWhile(sendReturn)
 	attacks["absurd-returns"] = sendAbsurdReturns
 	attacks["absurd-report"] = func(fd int) error {
 		for _, m := range []string{`{"finished":-5,"cut":9223372036854775807}`, `[]`} {
@@ -36,6 +41,17 @@ func init() {
 	}
 }
 
+// sendReturn gives back a connection that nobody ever made.
+func sendReturn(fd int) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	return send(fd, message(typeReturn, 1, make([]byte, 15)), pair[0])
+}
+
 // sendAbsurdReturns gives back what is no connection, or nobody's.
 func sendAbsurdReturns(fd int) error {
 	pipeR, pipeW, err := os.Pipe()
@@ -44,7 +60,9 @@ func sendAbsurdReturns(fd int) error {
 	}
 	defer pipeR.Close()
 	defer pipeW.Close()
-	payload := make([]byte, 15)
+	payload := make([]byte, 17)
+	handoff := append(payload[:10:10], 1<<2, 0, 0, 0, 0, 0, 0)
+	tooLong := append(payload[:15:15], 0xff, 0xff)
 	for _, m := range []struct {
 		payload []byte
 		files   []int
@@ -53,9 +71,20 @@ func sendAbsurdReturns(fd int) error {
 		{payload[:7], []int{int(pipeR.Fd())}},
 		{payload, []int{int(pipeR.Fd())}},
 		{payload, []int{int(pipeR.Fd()), int(pipeW.Fd())}},
-		{append(payload[:8:8], 0xff, 0xff, 0, 0, 0, 0, 0), []int{0}},
+		{append(payload[:8:8], 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0), []int{0}},
+		{handoff, []int{int(pipeR.Fd())}},
+		{append(handoff, make([]byte, 20<<10)...), []int{0}},
+		{append(tooLong, make([]byte, 30<<10)...), []int{0}},
 	} {
 		if err := send(fd, message(typeReturn, len(m.files), m.payload), m.files...); err != nil {
+			return err
+		}
+	}
+	for _, m := range [][]byte{
+		message(typeWithdraw, 0, payload[:8]), message(typeWithdraw, 0, payload[:7]),
+		message(typeUnadopted, 0, payload[:8]), message(typeUnadopted, 0, payload[:13]),
+	} {
+		if err := send(fd, m); err != nil {
 			return err
 		}
 	}

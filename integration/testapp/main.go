@@ -12,7 +12,9 @@
 //	GET /open?n=N          opens N more, and says how many could be
 //	GET /release           closes those
 //	GET /exit?code=N       the worker exits at once; there is no answer
+//	POST /late             the body and its trailer, read late; see handler.go
 //	GET /hostile?do=NAME   the worker turns on its master; see hostile.go
+//	GET /session           a session begins on the connection; see session.go
 //
 // Its arguments are further options; see arguments.go.
 package main
@@ -25,6 +27,7 @@ import (
 
 	"github.com/baton-go/baton/framework"
 	"github.com/baton-go/baton/integration/testapp/config"
+	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
 )
 
@@ -37,16 +40,19 @@ func main() {
 	fail := failure(cfg)
 	failAtStart(fail)
 	quirkAtStart(cfg)
+	talks := &sessions{version: cfg.Version}
+	opts := append(options(cfg), talks.options(cfg)...)
 	if cfg.Serve {
-		err = framework.Serve(quirkyService(cfg, echoService(cfg, fail)), options(cfg)...)
+		err = framework.Serve(quirkyService(cfg, echoService(cfg, fail, talks)), opts...)
 	} else {
 		err = framework.RunFunc(func(ctx context.Context) (http.Handler, error) {
 			if err := failInBuild(ctx, fail); err != nil {
 				return nil, err
 			}
 			takeTime(ctx, cfg.BuildTakes)
-			return handler(cfg), nil
-		}, options(cfg)...)
+			talks.ctx = ctx
+			return handler(cfg, talks), nil
+		}, opts...)
 	}
 	if err != nil {
 		log.Print(err)
@@ -66,6 +72,19 @@ func options(cfg config.Config) []framework.Option {
 		}
 		opts = append(opts, framework.Listen(l.Network, l.Addr, o...))
 	}
+	if cfg.TLS != nil {
+		opts = append(opts, framework.TLS(cfg.TLS.Cert, cfg.TLS.Key, cfg.TLS.Listeners...))
+	}
+	if cfg.TicketRotation > 0 {
+		tickets.Rotation = cfg.TicketRotation
+	}
+	if cfg.H2C {
+		opts = append(opts, framework.HTTPServer(func(s *http.Server) {
+			s.Protocols = new(http.Protocols)
+			s.Protocols.SetHTTP1(true)
+			s.Protocols.SetUnencryptedHTTP2(true)
+		}))
+	}
 	c := cfg.Options
 	opts = given(opts, c.DrainTimeout, framework.DrainTimeout)
 	opts = given(opts, c.StopTimeout, framework.StopTimeout)
@@ -76,6 +95,7 @@ func options(cfg config.Config) []framework.Option {
 	opts = given(opts, c.GiveUpAfter, framework.GiveUpAfter)
 	opts = given(opts, c.IdleGrace, framework.IdleGrace)
 	opts = append(opts, framework.BakeTime(0)) // most tests kill what is young
+	opts = given(opts, c.DrainSpread, framework.DrainSpread)
 	opts = given(opts, c.BakeTime, framework.BakeTime)
 	opts = given(opts, c.MaxDraining, framework.MaxDraining)
 	if c.PIDFile != "" {

@@ -45,6 +45,11 @@ type Conn struct {
 	shut      bool      // closed by net/http or the application
 	pending   []byte    // bytes to be read before those of inner
 	resumed   *resumed  // nil when nothing is left of the former life
+	tls       bool      // net/http reads what TLS makes of the bytes
+	read      bool      // under TLS: bytes have come since the last deadline was set
+	records   records   // under TLS, until the first request has been read
+	ending    bool      // under TLS: net/http has been told that the connection has ended
+	onEnd     func()    // nil when it has been called, or there is none
 }
 
 // phase is where net/http is with the connection.
@@ -70,7 +75,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	c.mu.Lock()
-	if c.gone.Load() {
+	if c.gone.Load() || c.ending {
 		c.mu.Unlock()
 		// More than once: with unencrypted HTTP/2 enabled, net/http reads again
 		// after a first io.EOF.
@@ -88,6 +93,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 	switch {
 	case c.reads > 0: // net/http never does this, so it is somebody else
 		c.to(busy)
+	case c.tls:
+		mine = c.quiet()
+		if c.phase == fresh {
+			p = p[:min(len(p), c.records.limit())]
+		}
 	case c.phase == fresh:
 		mine = true
 	case c.phase == idle:
@@ -122,7 +132,8 @@ func (c *Conn) arrived(mine bool, b []byte, have int, err error) (_ int, _ error
 			c.pull.unread = append([]byte(nil), b...)
 			fallthrough
 		case timeout && (c.pull.keep || !queued(c.inner)):
-			c.gone.Store(true)
+			c.gone.Store(!c.tls)
+			c.ending = c.tls
 			c.parked = false
 			c.reads--
 			c.settle(true)
@@ -139,7 +150,11 @@ func (c *Conn) arrived(mine bool, b []byte, have int, err error) (_ int, _ error
 	switch {
 	case n > 0:
 		c.parked = c.parked && !mine
-		c.to(busy)
+		if c.read = true; !c.tls {
+			c.to(busy)
+		} else if c.phase == fresh {
+			c.records.passed(b)
+		}
 		var more bool
 		if n, more = c.deliver(b); more && err == nil {
 			return n, nil, true
@@ -193,7 +208,7 @@ func (c *Conn) deliver(b []byte) (n int, more bool) {
 		}
 		b = b[:n]
 	}
-	for i := 0; c.preface != prefaceDone && i < len(b); i++ {
+	for i := 0; c.preface != prefaceDone && !c.tls && i < len(b); i++ {
 		if b[i] != prefaceLine[c.preface] {
 			c.preface = prefaceDone
 		} else if c.preface++; c.preface == len(prefaceLine) {
@@ -207,11 +222,13 @@ func (c *Conn) deliver(b []byte) (n int, more bool) {
 // Close closes the connection, unless it has been taken away: then it only
 // tells Pull that net/http has let it go.
 func (c *Conn) Close() error {
+	c.ended()
 	c.mu.Lock()
-	if c.gone.Load() {
+	if c.gone.Load() || c.ending {
 		if c.pull != nil {
 			c.pull.let()
 		}
+		c.shut = true // should it be restored
 		c.mu.Unlock()
 		return nil
 	}
@@ -221,7 +238,11 @@ func (c *Conn) Close() error {
 		c.mu.Unlock()
 		return nil
 	}
+	foreign := c.tls && c.records.foreign
 	c.mu.Unlock()
+	if foreign {
+		c.swallow()
+	}
 	return c.inner.Close()
 }
 
@@ -231,6 +252,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deadlines++
+	c.read = false
 	if c.resumed != nil {
 		var hold bool
 		if t, hold = c.resumed.deadline(c, t); hold {

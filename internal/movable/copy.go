@@ -1,6 +1,7 @@
 package movable
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -67,21 +68,42 @@ func (c *Conn) CloseWrite() error {
 	return c.inner.CloseWrite()
 }
 
+// ErrReading is the error of Release while a Read is in progress.
+var ErrReading = errors.New("a Read is in progress")
+
 // Release takes a connection away from its owner at his own wish: one that was
 // hijacked, or is being read by nobody. It returns the bytes that are to be
 // read before those of the Stream. The Conn reads as ended afterwards, and its
-// Close does nothing. It returns false if the connection was closed or taken
-// away, or if a Read is in progress.
-func (c *Conn) Release() (s Stream, unread []byte, ok bool) {
+// Close does nothing. The error is net.ErrClosed if the connection was closed
+// or taken away.
+func (c *Conn) Release() (s Stream, unread []byte, err error) {
+	defer func() {
+		if err == nil {
+			c.ended()
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone.Load() || c.shut || c.pull != nil || c.reads > 0 {
-		return nil, nil, false
+	switch {
+	case c.gone.Load() || c.shut:
+		return nil, nil, net.ErrClosed
+	case c.pull != nil || c.reads > 0:
+		return nil, nil, ErrReading
 	}
 	c.to(never)
 	c.gone.Store(true)
-	unread, c.pending = c.pending, nil
-	return c.inner, unread, true
+	return c.inner, c.pending, nil
+}
+
+// Restore undoes Release: nobody has taken the Stream.
+func (c *Conn) Restore() {
+	c.mu.Lock()
+	c.gone.Store(false)
+	shut := c.shut
+	c.mu.Unlock()
+	if shut { // meanwhile
+		_ = c.inner.Close()
+	}
 }
 
 var _ net.Conn = (*Conn)(nil)

@@ -28,8 +28,10 @@
 // help any further: StateActive comes only when a whole header has been read.
 //
 // HTTP/2 without TLS reports StateIdle, too, and reads frames of any length: a
-// connection that began with its preface is never parked. Neither is one under
-// TLS, whose ConnState names the *tls.Conn, so that State is not called.
+// connection that began with its preface is never parked.
+//
+// A connection under TLS cannot be taken away, since the other side has keys in
+// this process. It is parked for CloseParked only: see [Conn.UnderTLS].
 //
 // [SelfTest] holds the net/http that is compiled in to all this.
 package movable

@@ -18,7 +18,7 @@ type Moved struct {
 
 // State tells the connection what net/http does with it. It must be called from
 // http.Server.ConnState with every state, before anyone else's hook, and only
-// if the net.Conn there is this very Conn.
+// if the net.Conn there is this very Conn, or one that was told so by UnderTLS.
 func (c *Conn) State(s http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *Conn) CloseParked(timeout time.Duration) bool {
 // take wakes the parked Read and returns what came of it, or nil.
 func (c *Conn) take(keep bool, timeout time.Duration) *pull {
 	c.mu.Lock()
-	if !c.parked || c.pull != nil || c.phase == never {
+	if !c.parked || c.pull != nil || c.phase == never || keep && c.tls {
 		c.mu.Unlock()
 		return nil
 	}

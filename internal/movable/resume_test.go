@@ -1,8 +1,11 @@
 package movable
 
 import (
+	"errors"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -156,12 +159,19 @@ func TestReleaseGivesAHijackedConnectionWithItsUnreadBytes(t *testing.T) {
 		if _, ok := c.Pull(patience); ok {
 			t.Error("pulled a hijacked connection")
 		}
-		inner, rest, ok := c.Release()
-		if !ok || inner.(*memory).isClosed() {
-			t.Errorf("released %t", ok)
+		if inner, rest, err := c.Release(); err != nil || inner == nil {
+			t.Errorf("not released: %v", err)
+		} else if c.Restore(); len(rest) > 0 {
+			if b := make([]byte, 1); mustRead(t, c, b) != rest[0] {
+				t.Errorf("restored, it reads %q, want the beginning of %q", b, rest)
+			}
 		}
-		if _, _, ok := c.Release(); ok {
-			t.Error("released twice")
+		inner, rest, err := c.Release()
+		if err != nil || inner.(*memory).isClosed() {
+			t.Errorf("not released: %v", err)
+		}
+		if _, _, err := c.Release(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("released twice: %v", err)
 		}
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("read from a released connection: %v", err)
@@ -176,7 +186,58 @@ func TestReleaseGivesAHijackedConnectionWithItsUnreadBytes(t *testing.T) {
 	c := Resume(Moved{Conn: newMemory(), New: true, Unread: []byte(request + "rest")}, s.Server)
 	s.serve(c)
 	// net/http's background reader may have got the first byte.
-	if rest := <-got; string(rest) != "rest" && string(rest) != "est" {
+	if rest := <-got; string(rest) != "est" && string(rest) != "st" {
 		t.Errorf("unread %q", rest)
+	}
+}
+
+func mustRead(t *testing.T, c *Conn, b []byte) byte {
+	if _, err := c.Read(b); err != nil {
+		t.Error(err)
+	}
+	return b[0]
+}
+
+func TestReleaseDuringAReadIsRefused(t *testing.T) {
+	inner := newMemory()
+	c := Wrap(inner)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		done <- err
+	}()
+	if !inner.wait(func() bool { return inner.waiting }) {
+		t.Fatal("it does not read")
+	}
+	if _, _, err := c.Release(); !errors.Is(err, ErrReading) {
+		t.Errorf("%v", err)
+	}
+	_ = c.SetReadDeadline(past)
+	if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What was closed while it was released is closed if it comes back, and only
+// then.
+func TestCloseOfAReleasedConnectionCountsIfItIsRestored(t *testing.T) {
+	inner := newMemory()
+	c := Wrap(inner)
+	if _, _, err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	if inner.isClosed() {
+		t.Error("closed while it was released")
+	}
+	c.Restore()
+	if !inner.isClosed() {
+		t.Error("not closed when it came back")
+	}
+	if _, _, err := c.Release(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v", err)
 	}
 }

@@ -24,11 +24,28 @@ type Config struct {
 	// Listeners are framework.Listen; none leaves it out.
 	Listeners []Listener `json:"listeners,omitempty"`
 
+	// TLS is framework.TLS; nil leaves it out.
+	TLS *TLS `json:"tls,omitempty"`
+
+	// TicketRotation is how often the keys of session tickets are renewed, in
+	// place of once a day.
+	TicketRotation time.Duration `json:"ticket_rotation,omitempty"`
+
 	// Options are further options of the framework.
 	Options Options `json:"options"`
 
+	// H2C enables HTTP/2 without TLS.
+	H2C bool `json:"h2c,omitempty"`
+
 	// Serve takes framework.Serve with an echo by the line in place of RunFunc.
 	Serve bool `json:"serve,omitempty"`
+
+	// Sessions makes them numbered conversations, which are handed off when the
+	// worker drains. HTTP services have them at /session in any case.
+	Sessions bool `json:"sessions,omitempty"`
+
+	// Adopt is framework.OnAdopt for every listener: sessions go on.
+	Adopt bool `json:"adopt,omitempty"`
 
 	// Fail is one of the Fail constants, "" for none.
 	Fail string `json:"fail,omitempty"`
@@ -71,6 +88,13 @@ type Listener struct {
 	Name    string `json:"name,omitempty"`
 }
 
+// TLS is one framework.TLS.
+type TLS struct {
+	Cert      string   `json:"cert"`
+	Key       string   `json:"key"`
+	Listeners []string `json:"listeners,omitempty"` // none: all
+}
+
 // Options are left out where they are nil or "". Go 1.26 writes new(5*time.Second).
 type Options struct {
 	DrainTimeout *time.Duration `json:"drain_timeout,omitempty"`
@@ -82,6 +106,7 @@ type Options struct {
 	GiveUpAfter  *time.Duration `json:"give_up_after,omitempty"`
 	BakeTime     *time.Duration `json:"bake_time,omitempty"`
 	IdleGrace    *time.Duration `json:"idle_grace,omitempty"`
+	DrainSpread  *time.Duration `json:"drain_spread,omitempty"`
 	MaxDraining  *int           `json:"max_draining,omitempty"`
 	ReadyCheck   string         `json:"ready_check,omitempty"`
 	PIDFile      string         `json:"pid_file,omitempty"`
