@@ -46,10 +46,14 @@ type master struct {
 	herald    *herald
 	activated []activation               // sockets of systemd's
 	passed    map[int]*listener.Listener // those, by the place of their listener, until it is claimed
-	stored    map[string]*os.File        // listeners of a master that was killed, by key, until they are claimed
+	storing   sync.Mutex
+	unstored  bool                // nothing is stored any more
+	stored    map[string]*os.File // listeners of a master that was killed, by key, until they are claimed
 
 	rotation sync.Mutex // of the tickets' keys
 	tickets  *tickets.Ring
+	// ticketFile is what systemd has of them; nil if it has nothing.
+	ticketFile *os.File
 
 	pool    *workers.Pool
 	arbiter *arbiter
@@ -69,7 +73,6 @@ type master struct {
 	verdict    atomic.Pointer[control.Verdict] // of the last deploy
 	scaled     atomic.Int64                    // workers as an operator set them; 0: as the release says
 	stopTimes  atomic.Value                    // stopTimes of the serving generation
-	unstored   atomic.Bool                     // nothing is left with systemd any more
 	took       atomic.Bool                     // this process is the master
 	replaced   atomic.Bool                     // by a new master, which has all that is handed over
 	mayControl chan struct{}                   // closed when this process is the master
@@ -312,7 +315,7 @@ func (m *master) claimListeners() error {
 		}
 		inherited[key] = l
 	}
-	m.dropStored(keys, m.passed)
+	m.dropStored(keys)
 	for i, spec := range m.o.Listeners {
 		if l := m.passed[i]; l != nil {
 			delete(m.passed, i)
@@ -376,6 +379,9 @@ func (m *master) release() {
 	}
 	for _, f := range m.stored {
 		_ = f.Close()
+	}
+	if m.ticketFile != nil {
+		_ = m.ticketFile.Close()
 	}
 	for _, l := range m.listeners {
 		if replaced || !m.took.Load() && !m.bound[l] {

@@ -37,30 +37,28 @@ func (m *master) storedListener(key string, s listener.Spec) *listener.Listener 
 	if err != nil {
 		m.o.logger.Warn("a stored listener is of no use", "listener", s.Name, "reason", err.Error())
 		_ = m.unstore(key)
+		m.herald.settle() // its address is to be bound
 		return nil
 	}
+	l.Welcome() // a stop may not have been able to take it back
 	m.o.logger.Info("listening on what was stored with systemd", "listener", s.Name, "address", l.Addr().String())
 	return l
 }
 
 // dropStored gives up what is stored and no listener's any more. Its address may
 // be that of another listener, so its end is waited for.
-func (m *master) dropStored(wanted []string, taken map[int]*listener.Listener) {
-	unwanted := map[string]bool{}
-	for key := range m.stored {
-		unwanted[key] = true
-	}
-	for i, key := range wanted {
-		if taken[i] == nil {
-			delete(unwanted, key)
+func (m *master) dropStored(keys []string) {
+	dropped := false
+	for key, f := range m.stored {
+		if i := slices.Index(keys, key); key == storedTickets || i >= 0 && m.passed[i] == nil {
+			continue
 		}
-	}
-	for key := range unwanted {
-		m.stored[key].Close()
+		f.Close()
 		delete(m.stored, key)
 		_ = m.unstore(key)
+		dropped = true
 	}
-	if len(unwanted) > 0 {
+	if dropped {
 		m.herald.settle()
 	}
 }
@@ -68,6 +66,14 @@ func (m *master) dropStored(wanted []string, taken map[int]*listener.Listener) {
 // store leaves all listeners that are ours with systemd, and takes back those
 // that only the predecessor had. What is there already is not stored twice.
 func (m *master) store() {
+	m.rotation.Lock()
+	m.storeTickets()
+	m.rotation.Unlock()
+	m.storing.Lock()
+	defer m.storing.Unlock()
+	if m.unstored {
+		return
+	}
 	keys := listener.Keys(m.o.Listeners)
 	for i, l := range m.listeners {
 		if l.Shared() {
@@ -87,9 +93,12 @@ func (m *master) store() {
 // unstoreAll takes everything back, before the listeners are closed: a socket
 // that systemd keeps is not closed, and its queue nobody's.
 func (m *master) unstoreAll() {
-	if m.unstored.Swap(true) {
+	m.storing.Lock()
+	defer m.storing.Unlock()
+	if m.unstored {
 		return
 	}
+	m.unstored = true
 	keys := listener.Keys(m.o.Listeners)
 	for i, l := range m.listeners {
 		if !l.Shared() && m.unstore(keys[i]) != nil {

@@ -186,7 +186,7 @@ type app struct {
 func (h *systemdHost) newApp(cfg appConfig, settings string, units ...string) *app {
 	h.t.Helper()
 	s := &service{
-		t: h.t, cfg: cfg, dir: h.dir, binary: filepath.Join(h.dir, "app"), log: newLogBuffer(),
+		t: h.t, cfg: cfg, app: testapp, dir: h.dir, binary: filepath.Join(h.dir, "app"), log: newLogBuffer(),
 		addr:   net.JoinHostPort("127.0.0.1", strconv.Itoa(h.port)),
 		client: control.NewClient(filepath.Join(h.root(), "run/app/control.sock")),
 	}
@@ -236,15 +236,14 @@ func (a *app) upgrade() {
 	count := func() int { return strings.Count(a.h.journal("-n", "all"), "which is not our child") }
 	seen := count()
 	out := a.h.must("env", "RUNTIME_DIRECTORY=/run/app", ctlPath(a.t), "upgrade")
-	if pid := a.checkMainPID(); pid == before {
-		a.t.Fatalf("the master is %d still, after: %s", pid, out)
-	}
+	st := a.waitStatus("another master, after: "+out, func(st control.Status) bool { return st.Master.PID != before })
+	// Once for the new master, once for the one that stood in for it.
+	eventually(a.t, waitTime, "systemd has the new master for its child", func() bool {
+		return count() >= seen+2 && a.mainPID() == st.Master.PID
+	})
 	if got := a.h.show(a.unit, "ActiveState"); got != "active" {
 		a.t.Fatalf("the service is %s after an upgrade", got)
 	}
-	// Once for the new master, once for the one that stood in for it.
-	eventually(a.t, waitTime, "systemd has the new master for its child", func() bool { return count() >= seen+2 })
-	a.checkMainPID()
 }
 
 // waitMaster waits for a master that is not the one before, and serves.

@@ -11,6 +11,7 @@ import (
 	"github.com/baton-go/baton/integration/load"
 	"github.com/baton-go/baton/integration/testapp/config"
 	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/testcert"
 )
 
 // activated are the listeners of an application under app.socket and
@@ -309,4 +310,40 @@ func standalone(h *systemdHost) appConfig {
 	return appConfig{Version: "v1", Workers: 2, Listeners: []config.Listener{
 		{Network: "tcp", Addr: "127.0.0.1:" + strconv.Itoa(h.port), Name: "main"},
 	}}
+}
+
+func TestUnderSystemdSessionsAreResumedAfterAMastersDeath(t *testing.T) {
+	h := newSystemdHost(t)
+	cfg := standalone(h)
+	cert := testcert.New(t, 1)
+	certFile, keyFile := cert.Write(h.dir)
+	cfg.TLS = &config.TLS{Cert: certFile, Key: keyFile}
+	a := h.newApp(cfg, "", "app-standalone.service")
+	h.must("systemctl", "start", a.unit)
+	var clients []*sessionClient
+	for _, version := range tlsVersions {
+		clients = append(clients, newSessionClient(a.addr, cert, version))
+	}
+	ask := func(when string) {
+		t.Helper()
+		for _, c := range clients {
+			if _, err := c.ask(0); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+	}
+	ask("at first")
+	ask("again")
+	for _, when := range []string{"once killed", "twice killed"} {
+		h.waitFor(a.unit, "NFileDescriptorStore", "2")
+		before := a.mainPID()
+		h.must("systemctl", "kill", "-s", "KILL", "--kill-who=main", a.unit)
+		a.waitMaster(before)
+		ask(when)
+	}
+	a.upgrade()
+	ask("upgraded")
+	h.waitFor(a.unit, "NFileDescriptorStore", "2")
+	h.must("systemctl", "restart", a.unit)
+	ask("restarted")
 }

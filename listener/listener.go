@@ -146,6 +146,13 @@ func (l *Listener) Shun() error {
 	return err
 }
 
+// Welcome undoes Shun, for a socket that somebody shunned and another one has.
+func (l *Listener) Welcome() {
+	if raw, err := l.file.SyscallConn(); err == nil && l.spec.Network != "unix" {
+		_ = raw.Control(func(fd uintptr) { welcome(int(fd)) })
+	}
+}
+
 // Queued says whether a connection waits to be accepted.
 func (l *Listener) Queued() (yes bool) {
 	raw, err := l.file.SyscallConn()

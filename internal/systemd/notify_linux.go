@@ -69,6 +69,15 @@ func (n *Notifier) Barrier(timeout time.Duration) error {
 	return nil
 }
 
+// NewMemory returns a file that is in memory only and can be stored.
+func NewMemory(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 func (n *Notifier) send(text string, f *os.File) error {
 	if n == nil {
 		return nil

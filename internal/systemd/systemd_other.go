@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 )
@@ -31,6 +32,9 @@ func (*Notifier) Remove(string) error { return nil }
 
 // Barrier does nothing.
 func (*Notifier) Barrier(time.Duration) error { return nil }
+
+// NewMemory fails.
+func NewMemory(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // Reclaim does nothing.
 func (*Notifier) Reclaim(context.Context) error { return nil }
