@@ -35,6 +35,7 @@ type herald struct {
 
 const (
 	heraldBeat   = 5 * time.Second
+	heraldRest   = 10 * time.Millisecond  // a watchdog in more of a hurry is not served
 	extension    = 4 * heraldBeat         // asked for at each beat, while something goes on
 	extendMargin = 5 * time.Second        // over the time that it may take
 	calm         = 100 * time.Millisecond // after a change, since few come alone
@@ -150,7 +151,7 @@ func (h *herald) run(quit <-chan struct{}) error {
 	}
 	beat := heraldBeat
 	if h.watchdog > 0 {
-		beat = min(beat, h.watchdog/2)
+		beat = max(min(beat, h.watchdog/2), heraldRest)
 	}
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()

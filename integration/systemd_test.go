@@ -285,8 +285,10 @@ func TestUnderSystemdKillMode(t *testing.T) {
 func TestUnderSystemdALongStopIsNotCut(t *testing.T) {
 	h := newSystemdHost(t)
 	cfg := standalone(h)
-	a := h.newApp(cfg, "TimeoutStopSec=2s\n", "app-standalone.service")
+	// NotifyAccess=main is systemd's default.
+	a := h.newApp(cfg, "TimeoutStopSec=2s\nNotifyAccess=main\n", "app-standalone.service")
 	h.must("systemctl", "start", a.unit)
+	a.upgrade()
 	slow := make(chan error, 1)
 	go func() {
 		_, err := ask(a.addr, "/slow?d=8s", 2*waitTime)
