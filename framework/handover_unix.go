@@ -112,6 +112,7 @@ func (m *master) takeOver(n int) error {
 	}
 	// From here on there is no way back: the predecessor is gone.
 	m.took.Store(true)
+	m.init.Tell(upgrade.NoticeHello)
 	if in != nil {
 		if err := m.pool.Adopt(in); err != nil {
 			m.o.logger.Error("some workers of the old master could not be adopted", "reason", err.Error())

@@ -207,6 +207,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 // serves is called when this process has become the master.
 func (m *master) serves() {
 	m.took.Store(true)
+	m.init.Tell(upgrade.NoticeServes)
 	close(m.mayControl)
 	if m.o.PIDFile != "" {
 		if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
@@ -267,6 +268,7 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	}
 	m.successor = successor
 	m.replaced.Store(true)
+	m.init.Tell(upgrade.NoticeReplaced)
 	_ = m.socket.Close() // the successor answers now
 	m.herald.replaced(pidOf(successor))
 	m.o.logger.Info("replaced by a new master", "pid", pidOf(successor), "took", time.Since(forked).Round(time.Millisecond).String())
@@ -356,6 +358,7 @@ func (m *master) stop(now bool, asked time.Time) control.Verdict {
 		m.hasten()
 	}
 	m.stopping.Do(func() {
+		m.init.Tell(upgrade.NoticeStopping)
 		deadline := asked.Add(t.timeout)
 		m.herald.busy(time.Until(deadline)+m.o.KillTimeout, systemd.Stopping)
 		go m.shutDown(t.delay, deadline)

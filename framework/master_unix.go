@@ -34,6 +34,7 @@ type master struct {
 	up        *upgrade.Upgrader
 	pred      *upgrade.Predecessor
 	predPID   int
+	init      *upgrade.Init // restarts this process should it crash; nil outside of containers
 	offer     offer
 	dir       *rundir.Dir
 	lock      *rundir.Lock
@@ -118,7 +119,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}); err != nil {
 		return fmt.Errorf("baton: %w", err)
 	}
-	m.pred = m.up.Predecessor()
+	m.pred, m.init = m.up.Predecessor(), m.up.Init()
 	m.herald = newHerald(o.inherited["NOTIFY_SOCKET"], o.logger, m.pred != nil)
 	m.herald.look = m.describe
 	if err := m.claim(); err != nil {
@@ -127,6 +128,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		}
 		m.release()
 		return err
+	}
+	if m.pred == nil {
+		m.init.Tell(upgrade.NoticeHello)
 	}
 	m.scaled.Store(int64(m.offer.Override))
 	if path, err := workers.FindBinary(os.Args[0], workingDir); err == nil {
@@ -175,6 +179,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	g.Add(m.serveControl, func(error) { m.stopControl() })
 	err = g.Run()
 	m.release()
+	if m.pred != nil && m.took.Load() && !m.replaced.Load() {
+		m.init.Adopted()
+	}
 	if err != nil && !errors.Is(err, ErrNotReady) {
 		err = fmt.Errorf("baton: %w", err)
 	}

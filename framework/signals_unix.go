@@ -46,33 +46,47 @@ func (m *master) take(c masterSignals, quit <-chan struct{}) error {
 			}
 		})()
 	}
+	passed := m.init.Signals()
 	for {
 		w, s := wantStop, control.ScaleRequest{}
+		var sig os.Signal
 		select {
 		case <-quit:
 			if m.replaced.Load() {
 				go m.forward(c)
+				for passed != nil { // the rest, until it is closed
+					sig, ok := <-passed
+					if !ok {
+						break
+					}
+					m.relay(sig)
+				}
 			}
 			return nil
 		case <-stop:
-		case sig := <-c:
-			if m.replaced.Load() {
-				m.relay(sig)
+		case sig = <-c:
+		case sig = <-passed:
+			if sig == nil { // closed
+				passed = nil
 				continue
 			}
-			switch sig {
-			case syscall.SIGHUP:
-				w = wantReload
-			case syscall.SIGUSR2:
-				w = wantUpgrade
-			case syscall.SIGTTIN:
-				w, s.Delta = wantScale, 1
-			case syscall.SIGTTOU:
-				w, s.Delta = wantScale, -1
-			case syscall.SIGUSR1:
-				m.pool.Signal(syscall.SIGUSR1)
-				continue
-			}
+		}
+		if sig != nil && m.replaced.Load() {
+			m.relay(sig)
+			continue
+		}
+		switch sig {
+		case syscall.SIGHUP:
+			w = wantReload
+		case syscall.SIGUSR2:
+			w = wantUpgrade
+		case syscall.SIGTTIN:
+			w, s.Delta = wantScale, 1
+		case syscall.SIGTTOU:
+			w, s.Delta = wantScale, -1
+		case syscall.SIGUSR1:
+			m.pool.Signal(syscall.SIGUSR1)
+			continue
 		}
 		m.arbiter.ask(request{want: w, scale: s, answer: func(v control.Verdict) {
 			if !v.OK && v.Generation == 0 { // else the deploy has been logged

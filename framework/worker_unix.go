@@ -99,7 +99,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 				begin(workers.DrainOrder{})
 				break
 			}
-			leaving = true
+			leaving, l.told = true, true
 			_ = w.Leave() // the master drains us once it has a replacement
 			continue
 		case order := <-w.Drain():
@@ -147,7 +147,11 @@ func drainWorker(w *workers.Worker, l *life, before balance, returned <-chan err
 		case order := <-w.Drain(): // less time than we thought
 			l.drain(order)
 		case <-term:
-			l.drain(workers.DrainOrder{})
+			// The first one is no news: an init that ends tells everybody.
+			if l.told {
+				l.drain(workers.DrainOrder{})
+			}
+			l.told = true
 		case <-l.cut:
 			return drained()
 		}

@@ -21,6 +21,7 @@
 //	                              the test; prints processes, status and log on failure
 //	startService(t, cfg, opts...) the same without waiting: for what must not start
 //	withEnv("NAME=value"...), withArgs(...), withApp(path)   opts
+//	inContainer                   an opt: the service is PID 1 of a namespace; see container_test.go
 //	s.addr, s.addrOf(name), s.dir, s.cfg, s.client (package control's), s.binary
 //	s.install(cfg), s.installFile(path, mode), s.uninstall()
 //	s.signal(sig)                 to the current master; signalPID(t, pid, sig) to a worker

@@ -348,6 +348,9 @@ func (p *Pool) adopt(in *Inheritance) error {
 		}
 		return h.listener == noListener
 	})
+	// Its workers number the listeners as its master did, and the next ones
+	// will be there in a moment: what comes until then waits for those.
+	p.succeeds = slices.ContainsFunc(p.generations, func(g *generation) bool { return g.state == GenerationIsReady })
 	var first error
 	var adopted []*generation
 	for _, gs := range in.state.Generations {
@@ -412,13 +415,12 @@ func (p *Pool) adopt(in *Inheritance) error {
 		p.settle(g)
 	}
 	p.retarget()
-	if p.serving != nil {
-		for _, a := range p.acceptors {
-			// Of a listener that is new the workers of another master know nothing.
-			if _, known := in.state.Accepted[a.key]; known {
-				a.start()
-			}
-		}
+	p.known = map[string]bool{}
+	for key := range in.state.Accepted {
+		p.known[key] = true
+	}
+	if p.serving != nil && !p.succeeds {
+		p.acceptKnown()
 	}
 	closeForeign(removed)
 	return first

@@ -56,7 +56,9 @@ type Pool struct {
 	// Owned by Run's goroutine.
 	generations []*generation // oldest first
 	serving     *generation
-	override    int // workers as an operator set them; 0: as the release says
+	succeeds    bool            // ours, which is ready, is about to replace the adopted one: nobody is given connections
+	known       map[string]bool // keys of the listeners of the master before
+	override    int             // workers as an operator set them; 0: as the release says
 	shared      []byte
 	frozen      bool
 	deferred    []func()
@@ -268,7 +270,7 @@ func (p *Pool) Commit(number int) error {
 		g.timer.Stop()
 		g.served = time.Now()
 		old := p.serving
-		p.serving = g
+		p.serving, p.succeeds = g, false
 		for _, c := range g.children {
 			if c.state == WorkerIsReady {
 				move(&c.state, WorkerServing, workerMoves)
@@ -315,7 +317,7 @@ func (p *Pool) boundDraining() {
 
 // retarget tells the dispatcher who may get connections.
 func (p *Pool) retarget() {
-	if p.serving == nil {
+	if p.serving == nil || p.succeeds {
 		return
 	}
 	var ws []*window
@@ -374,6 +376,16 @@ func (p *Pool) resize(g *generation) {
 func (p *Pool) accept() {
 	for _, a := range p.acceptors {
 		a.start()
+	}
+}
+
+// acceptKnown starts them for workers of the master before, who know nothing of
+// a listener that it had not.
+func (p *Pool) acceptKnown() {
+	for _, a := range p.acceptors {
+		if p.known[a.key] {
+			a.start()
+		}
 	}
 }
 
@@ -441,6 +453,9 @@ func (p *Pool) Restore() {
 		if g == nil || g.state != GenerationIsServing || p.stopping {
 			return
 		}
+		p.succeeds = false
+		p.retarget()
+		p.acceptKnown()
 		p.fill(g)
 		for _, c := range g.children {
 			if c.expected && c.state == WorkerServing {

@@ -1,0 +1,34 @@
+//go:build unix && !linux
+
+package upgrade
+
+import (
+	"os"
+
+	"github.com/cloudflare/tableflip"
+)
+
+// Init is the init of a container. There are none here.
+type Init struct{}
+
+// Notice is what a master tells its init.
+type Notice byte
+
+// Notices.
+const (
+	NoticeHello Notice = iota
+	NoticeServes
+	NoticeStopping
+	NoticeReplaced
+)
+
+func findInit(*tableflip.Upgrader) (*Init, error) { return nil, nil }
+
+// Signals returns nil.
+func (*Init) Signals() <-chan os.Signal { return nil }
+
+// Tell does nothing.
+func (*Init) Tell(Notice) {}
+
+// Adopted returns at once.
+func (*Init) Adopted() {}
