@@ -44,8 +44,17 @@ type master struct {
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	socket    *net.UnixListener
 
+	herald    *herald
+	activated []activation               // sockets of systemd's
+	passed    map[int]*listener.Listener // those, by the place of their listener, until it is claimed
+	storing   sync.Mutex
+	unstored  bool                // nothing is stored any more
+	stored    map[string]*os.File // listeners of a master that was killed, by key, until they are claimed
+
 	rotation sync.Mutex // of the tickets' keys
 	tickets  *tickets.Ring
+	// ticketFile is what systemd has of them; nil if it has nothing.
+	ticketFile *os.File
 
 	pool    *workers.Pool
 	arbiter *arbiter
@@ -89,8 +98,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	defer flush()
 	o.logger = logs
 	m := &master{
-		bound: map[*listener.Listener]bool{},
-		o:     o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
+		bound: map[*listener.Listener]bool{}, passed: map[int]*listener.Listener{}, stored: map[string]*os.File{},
+		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
 		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
 	}
 	for _, line := range o.overrides {
@@ -111,6 +120,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		return fmt.Errorf("baton: %w", err)
 	}
 	m.pred, m.init = m.up.Predecessor(), m.up.Init()
+	m.herald = newHerald(o.inherited["NOTIFY_SOCKET"], o.logger, m.pred != nil)
+	m.herald.look = m.describe
 	if err := m.claim(); err != nil {
 		if m.pred != nil {
 			m.pred.Refuse(err.Error())
@@ -159,6 +170,10 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}
 	{
 		quit := make(chan struct{})
+		g.Add(func() error { return m.herald.run(quit) }, func(error) { close(quit) })
+	}
+	{
+		quit := make(chan struct{})
 		g.Add(func() error { return m.rotateTickets(quit) }, func(error) { close(quit) })
 	}
 	g.Add(m.serveControl, func(error) { m.stopControl() })
@@ -180,6 +195,9 @@ func (m *master) claim() error {
 		if err := m.readOffer(); err != nil {
 			return fmt.Errorf("baton: %w", err)
 		}
+	}
+	if err := m.claimPassed(); err != nil {
+		return err
 	}
 	exe := filepath.Base(os.Args[0])
 	path, err := rundir.Resolve(m.o.RuntimeDir, exe, listener.Keys(m.o.Listeners), m.getenv, os.Getuid())
@@ -220,6 +238,7 @@ func (m *master) announce() {
 // event logs what happens in the pool, and tells the application.
 func (m *master) event(e workers.Event) {
 	m.log.event(e)
+	m.herald.changed()
 	for _, f := range m.o.onEvent {
 		f(e)
 	}
@@ -281,6 +300,9 @@ func (m *master) claimListeners() error {
 	keys := listener.Keys(m.o.Listeners)
 	inherited := map[string]*listener.Listener{}
 	for i, key := range listener.Keys(m.offer.Listeners) {
+		if slices.ContainsFunc(m.offer.Activated, func(a activation) bool { return a.Listener == i }) {
+			continue // systemd's
+		}
 		at := slices.Index(keys, key)
 		if at < 0 {
 			// Not taken from tableflip, for that would keep it open.
@@ -300,9 +322,19 @@ func (m *master) claimListeners() error {
 		}
 		inherited[key] = l
 	}
+	m.dropStored(keys)
 	for i, spec := range m.o.Listeners {
+		if l := m.passed[i]; l != nil {
+			delete(m.passed, i)
+			m.bound[l] = m.pred == nil
+			m.listeners = append(m.listeners, l)
+			continue
+		}
 		l := inherited[keys[i]]
 		delete(inherited, keys[i])
+		if l == nil {
+			l = m.storedListener(keys[i], spec)
+		}
 		if l == nil {
 			var err error
 			if l, err = listener.Bind(spec); err != nil {
@@ -343,11 +375,23 @@ func (f socketFile) remove() {
 }
 
 // release gives up what claim took: for good, or to the master that has it now.
-// A new master that never took over gives back what it inherited.
+// One that never became the master gives back what was others' before.
 func (m *master) release() {
 	replaced, candidate := m.replaced.Load(), m.pred != nil && !m.took.Load()
+	if !replaced && m.took.Load() {
+		m.unstoreAll()
+	}
+	for _, l := range m.passed {
+		_ = l.Release()
+	}
+	for _, f := range m.stored {
+		_ = f.Close()
+	}
+	if m.ticketFile != nil {
+		_ = m.ticketFile.Close()
+	}
 	for _, l := range m.listeners {
-		if replaced || candidate && !m.bound[l] {
+		if replaced || !m.took.Load() && !m.bound[l] {
 			_ = l.Release()
 		} else {
 			_ = l.Close()

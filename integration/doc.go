@@ -44,6 +44,14 @@
 // are for the test's own goroutine. s.client, s.tryStatus and s.tryGet are for
 // others.
 //
+// Under a real systemd, which the test boots in namespaces of its own:
+//
+//	h := newSystemdHost(t)        needs root and Debian's package systemd
+//	a := h.newApp(cfg, "WatchdogSec=2s\n", "app.service", "app.socket")
+//	                              units of examples/systemd, with the test's paths
+//	h.must("systemctl", "start", a.unit), h.run(...), h.show(unit, property), h.journal()
+//	a.upgrade(), a.mainPID(), a.waitMaster(before), a.status(), a.get(path), a.start(...)
+//
 // The service runs in a session of its own: that is how its processes are
 // known after their master has gone. The test process is their subreaper.
 package integration

@@ -436,6 +436,9 @@ func (p *Pool) Sweep(ctx context.Context) {
 	}
 	var all sync.WaitGroup
 	for _, a := range p.acceptors { // at once: each takes what room there is
+		if a.l.Shared() {
+			continue // what is queued there is the next owner's
+		}
 		all.Go(func() { a.sweep(ctx) })
 	}
 	all.Wait()
