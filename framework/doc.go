@@ -50,6 +50,10 @@
 // until it has been told to close, and only what is left at DrainTimeout is cut,
 // counted and logged.
 //
+// Connections of other protocols, WebSockets for instance, move when the
+// application hands them off at the boundary of a message: see Handoff, OnAdopt
+// and OnDrain.
+//
 // A release that changes what belongs to the master, its listeners for instance,
 // makes an upgrade of the reload: a new master takes the listeners and the living
 // workers over.
@@ -57,6 +61,10 @@
 // Where the service is supervised, workers outlive a master that is killed, and
 // accept for themselves until another one adopts and replaces them; see
 // OrphanTimeout.
+//
+// In PID 1, a container's entry point, Run is an init, which starts the master,
+// passes signals on to it, follows it through upgrades, and starts another when
+// one is killed. It ends with the master's exit status.
 //
 // SingleProcess, or BATON_MODE=single, serves in one process with the same API
 // and the same drain, for debuggers and Windows; package frameworktest does so in
@@ -81,6 +89,7 @@
 // Options are given to Run. Each scalar one has a variable BATON_*, named in its
 // documentation, that wins over the code, and the log says so at the start. What
 // is wrong with options and variables is reported in one error, ErrConfig, before
-// anything is bound or started. Type Option says which of them a new release
-// brings along with a HUP.
+// anything is bound or started; so is a limit of file descriptors with which the
+// master could not work. Type Option says which of them a new release brings
+// along with a HUP.
 package framework

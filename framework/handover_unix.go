@@ -34,6 +34,7 @@ type offer struct {
 	Upgrades   int             `json:"upgrades"`
 	PIDFile    string          `json:"pid_file"`
 	Override   int             `json:"override"` // workers, as scaled
+	Activated  []activation    `json:"activated,omitempty"`
 	Tickets    *tickets.Record `json:"tickets,omitempty"`
 }
 
@@ -59,6 +60,7 @@ func (m *master) makeOffer() []byte {
 	data, err := json.Marshal(offer{
 		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), Listeners: m.o.Listeners,
 		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(), Tickets: &keys,
+		Activated: m.activated,
 	})
 	if err != nil {
 		panic("framework: " + err.Error()) // plain values only
@@ -110,6 +112,7 @@ func (m *master) takeOver(n int) error {
 	}
 	// From here on there is no way back: the predecessor is gone.
 	m.took.Store(true)
+	m.init.Tell(upgrade.NoticeHello)
 	if in != nil {
 		if err := m.pool.Adopt(in); err != nil {
 			m.o.logger.Error("some workers of the old master could not be adopted", "reason", err.Error())
@@ -127,11 +130,13 @@ func (m *master) takeOver(n int) error {
 // cleanUpAfter removes what the predecessor, whose pid is given, cannot know
 // to be of no use any more: files in places that this release has left.
 func (m *master) cleanUpAfter(pid int) {
-	ctx, cancel := context.WithTimeout(context.Background(), m.o.StopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), max(m.o.StopTimeout, upgradeMargin))
 	defer cancel()
 	if m.pred.Gone(ctx) != nil {
 		return
 	}
+	m.herald.reclaim(ctx)
+	m.store()
 	if old := m.offer.PIDFile; old != "" && old != m.o.PIDFile {
 		_ = rundir.RemovePIDFile(old, pid)
 	}

@@ -107,10 +107,7 @@ type httpServer struct {
 // the next request has been read: net/http calls a connection idle, or new,
 // until it has read a whole header.
 // One that another worker had goes on where it was, in plain text also if the
-// listener has TLS since.
-//
-// With TLS it wraps nothing, except what has been moved here: that was plain
-// where it comes from, and its client knows nothing of TLS.
+// listener has TLS since: its client knows nothing of that.
 type parkListener struct {
 	net.Listener
 	srv *http.Server

@@ -15,6 +15,7 @@ import (
 
 	"github.com/baton-go/baton/internal/control"
 	"github.com/baton-go/baton/internal/rundir"
+	"github.com/baton-go/baton/internal/systemd"
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
@@ -52,7 +53,7 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 
 // rollback starts the release that served before, from what is pinned of it.
 func (m *master) rollback(ctx context.Context, from int) control.Verdict {
-	began := time.Now()
+	began := m.deploys(m.o.ReadyTimeout)
 	s, err := m.pool.Previous(from)
 	if err != nil {
 		return m.report(control.ActionRollback, began, control.Verdict{Reason: err.Error()})
@@ -142,8 +143,17 @@ func (m *master) commit(n int) error {
 
 // start brings up the first generation: of a new service, or of a new master.
 func (m *master) start(ctx context.Context) control.Verdict {
+	if m.pred == nil {
+		m.herald.busy(m.o.ReadyTimeout + m.o.KillTimeout)
+	}
 	v := m.startFirst(ctx)
-	if !v.OK {
+	switch {
+	case v.OK && m.pred == nil:
+		m.herald.done()
+		m.store()
+	case v.OK:
+		m.herald.speak()
+	default:
 		m.failure = fmt.Errorf("%w: %s", ErrNotReady, v.Reason)
 		if v.Stderr != "" {
 			m.failure = fmt.Errorf("%w\n%s", m.failure, v.Stderr)
@@ -228,6 +238,7 @@ func (m *master) startAnew(ctx context.Context) control.Verdict {
 func (m *master) takeCharge() {
 	m.charge.Do(func() {
 		m.took.Store(true)
+		m.init.Tell(upgrade.NoticeServes)
 		close(m.mayControl)
 		if m.o.PIDFile != "" {
 			if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
@@ -238,7 +249,7 @@ func (m *master) takeCharge() {
 }
 
 func (m *master) reload(ctx context.Context) control.Verdict {
-	began := time.Now()
+	began := m.deploys(m.o.ReadyTimeout)
 	n, err := m.prepare(ctx)
 	if err == nil {
 		err = m.commit(n)
@@ -257,7 +268,7 @@ func (m *master) reload(ctx context.Context) control.Verdict {
 func (m *master) upgrade(ctx context.Context) control.Verdict {
 	// First a worker of the new binary, which is heard and ended: one that
 	// cannot start is refused with all it wrote, and cheaply.
-	began := time.Now()
+	began := m.deploys(2*m.o.ReadyTimeout + upgradeMargin)
 	if m.pred != nil {
 		// It may still be answering somebody, and tableflip refuses until then.
 		gone, cancel := context.WithTimeout(ctx, upgradeMargin)
@@ -289,7 +300,9 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	}
 	m.successor = successor
 	m.replaced.Store(true)
+	m.init.Tell(upgrade.NoticeReplaced)
 	_ = m.socket.Close() // the successor answers now
+	m.herald.replaced(pidOf(successor))
 	m.o.logger.Info("replaced by a new master", "pid", pidOf(successor), "took", time.Since(forked).Round(time.Millisecond).String())
 	return m.report(control.ActionUpgrade, began, control.Verdict{OK: true, Generation: s.Number})
 }
@@ -325,11 +338,18 @@ func (m *master) refused(n int, err error) control.Verdict {
 	return v
 }
 
+// deploys tells that a deploy begins, which may take some time, and when it did.
+func (m *master) deploys(d time.Duration) time.Time {
+	m.herald.busy(d+m.o.KillTimeout, systemd.Reloading())
+	return time.Now()
+}
+
 // report keeps the verdict of a deploy for the status.
 func (m *master) report(action string, began time.Time, v control.Verdict) control.Verdict {
 	kept := v
 	kept.Action, kept.TookMS = action, time.Since(began).Milliseconds()
 	m.verdict.Store(&kept)
+	m.herald.done()
 	return v
 }
 
@@ -370,7 +390,9 @@ func (m *master) stop(now bool, asked time.Time) control.Verdict {
 		m.hasten()
 	}
 	m.stopping.Do(func() {
+		m.init.Tell(upgrade.NoticeStopping)
 		deadline := asked.Add(t.timeout)
+		m.herald.busy(time.Until(deadline)+m.o.KillTimeout, systemd.Stopping)
 		go m.shutDown(t.delay, deadline)
 	})
 	return v
@@ -406,6 +428,7 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 		case <-ctx.Done():
 		}
 	}()
+	m.unstoreAll()
 	m.up.Stop() // it has copies, and a socket is closed with its last
 	sweeping, done := context.WithTimeout(ctx, time.Until(deadline)/sweepShare)
 	for _, l := range m.listeners {

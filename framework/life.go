@@ -34,6 +34,8 @@ type life struct {
 
 	tickets ticketKeys // of this process' listeners with TLS
 
+	told bool // by a signal that it is to leave; runWorker's
+
 	open      func() int // connections, now
 	turns     turns
 	tally     tally

@@ -34,6 +34,7 @@ type master struct {
 	up        *upgrade.Upgrader
 	pred      *upgrade.Predecessor
 	predPID   int
+	init      *upgrade.Init // restarts this process should it crash; nil outside of containers
 	offer     offer
 	dir       *rundir.Dir
 	lock      *rundir.Lock
@@ -44,8 +45,17 @@ type master struct {
 	orphans   *orphanage                  // of a master that was killed; nil if there are none
 	socket    *net.UnixListener
 
+	herald    *herald
+	activated []activation               // sockets of systemd's
+	passed    map[int]*listener.Listener // those, by the place of their listener, until it is claimed
+	storing   sync.Mutex
+	unstored  bool                // nothing is stored any more
+	stored    map[string]*os.File // listeners of a master that was killed, by key, until they are claimed
+
 	rotation sync.Mutex // of the tickets' keys
 	tickets  *tickets.Ring
+	// ticketFile is what systemd has of them; nil if it has nothing.
+	ticketFile *os.File
 
 	pool    *workers.Pool
 	arbiter *arbiter
@@ -90,8 +100,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	defer flush()
 	o.logger = logs
 	m := &master{
-		bound: map[*listener.Listener]bool{},
-		o:     o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
+		bound: map[*listener.Listener]bool{}, passed: map[int]*listener.Listener{}, stored: map[string]*os.File{},
+		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
 		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
 	}
 	for _, line := range o.overrides {
@@ -111,13 +121,18 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}); err != nil {
 		return fmt.Errorf("baton: %w", err)
 	}
-	m.pred = m.up.Predecessor()
+	m.pred, m.init = m.up.Predecessor(), m.up.Init()
+	m.herald = newHerald(o.inherited["NOTIFY_SOCKET"], o.logger, m.pred != nil)
+	m.herald.look = m.describe
 	if err := m.claim(); err != nil {
 		if m.pred != nil {
 			m.pred.Refuse(err.Error())
 		}
 		m.release()
 		return err
+	}
+	if m.pred == nil {
+		m.init.Tell(upgrade.NoticeHello)
 	}
 	m.scaled.Store(int64(m.offer.Override))
 	if path, err := workers.FindBinary(os.Args[0], workingDir); err == nil {
@@ -157,11 +172,18 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}
 	{
 		quit := make(chan struct{})
+		g.Add(func() error { return m.herald.run(quit) }, func(error) { close(quit) })
+	}
+	{
+		quit := make(chan struct{})
 		g.Add(func() error { return m.rotateTickets(quit) }, func(error) { close(quit) })
 	}
 	g.Add(m.serveControl, func(error) { m.stopControl() })
 	err = g.Run()
 	m.release()
+	if m.pred != nil && m.took.Load() && !m.replaced.Load() {
+		m.init.Adopted()
+	}
 	if err != nil && !errors.Is(err, ErrNotReady) {
 		err = fmt.Errorf("baton: %w", err)
 	}
@@ -175,6 +197,9 @@ func (m *master) claim() error {
 		if err := m.readOffer(); err != nil {
 			return fmt.Errorf("baton: %w", err)
 		}
+	}
+	if err := m.claimPassed(); err != nil {
+		return err
 	}
 	exe := filepath.Base(os.Args[0])
 	path, err := rundir.Resolve(m.o.RuntimeDir, exe, listener.Keys(m.o.Listeners), m.getenv, os.Getuid())
@@ -218,6 +243,7 @@ func (m *master) announce() {
 // event logs what happens in the pool, and tells the application.
 func (m *master) event(e workers.Event) {
 	m.log.event(e)
+	m.herald.changed()
 	for _, f := range m.o.onEvent {
 		f(e)
 	}
@@ -279,6 +305,9 @@ func (m *master) claimListeners() error {
 	keys := listener.Keys(m.o.Listeners)
 	inherited := map[string]*listener.Listener{}
 	for i, key := range listener.Keys(m.offer.Listeners) {
+		if slices.ContainsFunc(m.offer.Activated, func(a activation) bool { return a.Listener == i }) {
+			continue // systemd's
+		}
 		at := slices.Index(keys, key)
 		if at < 0 {
 			// Not taken from tableflip, for that would keep it open.
@@ -298,10 +327,20 @@ func (m *master) claimListeners() error {
 		}
 		inherited[key] = l
 	}
+	m.dropStored(keys)
 	m.dropped = append(m.dropped, m.abandonedFiles(keys)...)
 	for i, spec := range m.o.Listeners {
+		if l := m.passed[i]; l != nil {
+			delete(m.passed, i)
+			m.bound[l] = m.pred == nil
+			m.listeners = append(m.listeners, l)
+			continue
+		}
 		l := inherited[keys[i]]
 		delete(inherited, keys[i])
+		if l == nil {
+			l = m.storedListener(keys[i], spec)
+		}
 		if l == nil {
 			var err error
 			if l, err = m.adoptListener(keys[i], spec); err != nil {
@@ -319,6 +358,9 @@ func (m *master) claimListeners() error {
 		if err := m.up.Keep(fileListener+keys[i], l.File()); err != nil {
 			return fmt.Errorf("baton: %w", err)
 		}
+	}
+	if m.orphans != nil {
+		m.orphans.DropListeners()
 	}
 	return nil
 }
@@ -355,6 +397,18 @@ func (f socketFile) remove() {
 // One that never became the master gives back what was others' before.
 func (m *master) release() {
 	replaced, candidate := m.replaced.Load(), m.pred != nil && !m.took.Load()
+	if !replaced && m.took.Load() {
+		m.unstoreAll()
+	}
+	for _, l := range m.passed {
+		_ = l.Release()
+	}
+	for _, f := range m.stored {
+		_ = f.Close()
+	}
+	if m.ticketFile != nil {
+		_ = m.ticketFile.Close()
+	}
 	for _, l := range m.listeners {
 		if replaced || !m.took.Load() && !m.bound[l] {
 			_ = l.Release()

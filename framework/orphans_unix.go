@@ -32,7 +32,7 @@ func (m *master) orphanTimeout(asked time.Duration) time.Duration {
 		return 0 // another user cannot reach the runtime directory, and should not hold listeners
 	case asked != orphansIfSupervised:
 		return asked
-	case m.o.supervised:
+	case m.o.supervised || m.init != nil:
 		return supervisedOrphanTimeout
 	}
 	return 0

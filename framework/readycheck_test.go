@@ -19,7 +19,7 @@ func TestReadyCheckDecides(t *testing.T) {
 	}{
 		{"silence is 200", func(http.ResponseWriter, *http.Request) {}, ""},
 		{"204", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, ""},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", 302) }, ""},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", http.StatusFound) }, ""},
 		{"hints come first", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(103); w.WriteHeader(500) }, "status 500"},
 		{"404", http.NotFound, "ready check /ok?deep=1: status 404: 404 page not found"},
 		{"500", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no database", 500) }, "status 500: no database"},

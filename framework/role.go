@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync/atomic"
 
+	"github.com/baton-go/baton/upgrade"
 	"github.com/baton-go/baton/workers"
 )
 
@@ -15,6 +16,7 @@ const (
 	RoleMaster ProcessRole = iota // owns the listeners, runs no handler
 	RoleWorker                    // serves
 	RoleSingle                    // both in one process, see SingleProcess
+	RoleInit                      // PID 1 of a container: starts the master, and no more
 )
 
 func (r ProcessRole) String() string {
@@ -23,6 +25,8 @@ func (r ProcessRole) String() string {
 		return "worker"
 	case RoleSingle:
 		return "single"
+	case RoleInit:
+		return "init"
 	}
 	return "master"
 }
@@ -38,11 +42,14 @@ func init() {
 	if m, ok := workers.Marked(); ok {
 		mark = m
 		role.Store(int32(RoleWorker))
+	} else if upgrade.IsInit() {
+		role.Store(int32(RoleInit))
 	}
 }
 
 // Role returns what this process is. Before Run a process that is no worker
-// counts as a master, since it may yet turn out to be one.
+// counts as a master, or as init if it is PID 1, since it may yet turn out to be
+// one.
 func Role() ProcessRole { return ProcessRole(role.Load()) }
 
 // Generation returns the number of the generation that this worker belongs to,

@@ -13,6 +13,9 @@ import (
 //
 // What main does before Run happens in every process. An application that
 // opens things uses RunFunc.
+//
+// In PID 1, a container's entry point, Run starts the master as its child and
+// does not return: it exits with the status of the master.
 func Run(h http.Handler, opts ...Option) error {
 	if h == nil {
 		h = http.DefaultServeMux
@@ -67,6 +70,9 @@ func run(opts []Option, app func(*options) serveFunc, checks ...func(*options)) 
 	}
 	if testing.Testing() {
 		return fmt.Errorf("%w: it would be started again as a worker; use SingleProcess() or package frameworktest", ErrInTest)
+	}
+	if Role() == RoleInit {
+		return runInit(o)
 	}
 	return runMaster(o, app(o))
 }

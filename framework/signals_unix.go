@@ -51,6 +51,9 @@ func (m *master) take(c masterSignals, quit <-chan struct{}) error {
 		select {
 		case <-quit:
 			if m.replaced.Load() {
+				for len(c) > 0 { // before the process can exit
+					m.relay(<-c)
+				}
 				go m.forward(c)
 			}
 			return nil

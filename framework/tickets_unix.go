@@ -65,6 +65,14 @@ func (m *master) openTickets() {
 			return
 		}
 		m.tickets = ring
+		return
+	}
+	ring, err := m.readTickets()
+	if err != nil {
+		m.o.logger.Warn("TLS sessions are not resumed: the stored keys are of no use", "reason", err.Error())
+	}
+	if ring != nil {
+		m.tickets = ring
 	}
 }
 
@@ -102,6 +110,7 @@ func (m *master) rotateTickets(quit <-chan struct{}) error {
 		}
 		m.tickets.Rotate()
 		m.shareTickets()
+		m.storeTickets()
 		m.rotation.Unlock()
 	}
 }

@@ -178,13 +178,12 @@ func TestTLSIsServedBesideWhatIsPlain(t *testing.T) {
 			t.Errorf("%s: %q, want %q", tt.url, body, tt.want)
 		}
 	}
-	resp, body := func() (*http.Response, string) {
-		c := dial(t, secure)
-		c.send(get)
-		return c.answer()
-	}()
-	if resp.StatusCode != http.StatusBadRequest || strings.Contains(body, "plain") {
-		t.Errorf("without TLS on the TLS listener: %s %q", resp.Status, body)
+	// net/http answers with 400, and closes before it has read all: the answer
+	// may be lost.
+	c := dial(t, secure)
+	c.send(get)
+	if answer, _ := io.ReadAll(c); len(answer) > 0 && !strings.HasPrefix(string(answer), "HTTP/1.0 400 ") {
+		t.Errorf("without TLS on the TLS listener: %q", answer)
 	}
 	s.running()
 }

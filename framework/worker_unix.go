@@ -111,11 +111,11 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 				begin(workers.DrainOrder{})
 				break
 			}
-			leaving = true
+			leaving, l.told = true, true
 			if w.Leave() == nil {
 				continue // the master drains us once it has a replacement
 			}
-			l.drain(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
+			begin(workers.DrainOrder{Timeout: o.DrainTimeout, Grace: o.IdleGrace})
 		case order := <-w.Drain():
 			begin(order)
 		case <-orphaned:
@@ -161,7 +161,11 @@ func drainWorker(w *workers.Worker, l *life, before balance, returned <-chan err
 		case order := <-w.Drain(): // less time than we thought
 			l.drain(order)
 		case <-term:
-			l.drain(workers.DrainOrder{})
+			// The first one is no news: an init that ends tells everybody.
+			if l.told {
+				l.drain(workers.DrainOrder{})
+			}
+			l.told = true
 		case <-l.cut:
 			return drained()
 		}

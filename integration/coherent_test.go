@@ -54,14 +54,17 @@ func (s *service) coherent(version string, n int) (control.Status, error) {
 	for _, w := range g.Processes {
 		known[w.PID] = true
 	}
+	for _, pid := range s.frame() {
+		known[pid] = true
+	}
 	ps := s.processes()
 	for _, p := range ps {
 		if !known[p.PID] || p.State == "Z" {
 			return st, fmt.Errorf("process %d is none of it, or a zombie:\n%s", p.PID, table(ps))
 		}
 	}
-	if len(ps) != 1+n {
-		return st, fmt.Errorf("%d processes, want %d:\n%s", len(ps), 1+n, table(ps))
+	if len(ps) != len(known) {
+		return st, fmt.Errorf("%d processes, want %d:\n%s", len(ps), len(known), table(ps))
 	}
 	if path := s.cfg.Options.PIDFile; path != "" {
 		if have, _ := os.ReadFile(path); string(have) != fmt.Sprintln(st.Master.PID) {

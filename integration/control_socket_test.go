@@ -53,6 +53,7 @@ func TestStatusTellsAll(t *testing.T) {
 	for range 4 {
 		s.get("/")
 	}
+	s.waitStatus("no connection is open", func(st control.Status) bool { return open(serving(st)) == 0 })
 	killed := s.workers()[0]
 	signalPID(t, killed.PID, syscall.SIGKILL)
 	waitReplaced(s, killed)

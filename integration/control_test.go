@@ -25,6 +25,7 @@ func (s *service) tryStatus() (control.Status, error) {
 	defer cancel()
 	st, err := s.client.Status(ctx)
 	if err == nil {
+		s.seeFromOutside(&st)
 		s.mu.Lock()
 		s.last, s.master = st, st.Master.PID
 		s.mu.Unlock()

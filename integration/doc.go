@@ -21,6 +21,7 @@
 //	                              the test; prints processes, status and log on failure
 //	startService(t, cfg, opts...) the same without waiting: for what must not start
 //	withEnv("NAME=value"...), withArgs(...), withApp(path)   opts
+//	inContainer                   an opt: the service is PID 1 of a namespace; see container_test.go
 //	s.addr, s.addrOf(name), s.dir, s.cfg, s.client (package control's), s.binary
 //	s.install(cfg), s.installFile(path, mode), s.uninstall()
 //	s.signal(sig)                 to the current master; signalPID(t, pid, sig) to a worker
@@ -42,6 +43,14 @@
 // Methods that return no error end the test when something goes wrong, so they
 // are for the test's own goroutine. s.client, s.tryStatus and s.tryGet are for
 // others.
+//
+// Under a real systemd, which the test boots in namespaces of its own:
+//
+//	h := newSystemdHost(t)        needs root and Debian's package systemd
+//	a := h.newApp(cfg, "WatchdogSec=2s\n", "app.service", "app.socket")
+//	                              units of examples/systemd, with the test's paths
+//	h.must("systemctl", "start", a.unit), h.run(...), h.show(unit, property), h.journal()
+//	a.upgrade(), a.mainPID(), a.waitMaster(before), a.status(), a.get(path), a.start(...)
 //
 // The service runs in a session of its own: that is how its processes are
 // known after their master has gone. The test process is their subreaper.

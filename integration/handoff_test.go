@@ -109,7 +109,7 @@ func TestManySessionsMoveAtOnce(t *testing.T) {
 	}
 	requireNoneCut(s)
 	for _, line := range s.log.all() {
-		if strings.Contains(line, "drained") && !strings.Contains(line, fmt.Sprint("finished=0 cut=0")) {
+		if strings.Contains(line, "drained") && !strings.Contains(line, "finished=0 cut=0") {
 			t.Errorf("all should have moved: %s", line)
 		}
 	}
@@ -136,6 +136,33 @@ func TestHijackedConnectionsOutliveDeploys(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	local.say("still here")
+	requireNoneCut(s)
+}
+
+// A release that has its listeners in another order, and others, takes the
+// sessions of those that are left.
+func TestSessionsOutliveAChangeOfListeners(t *testing.T) {
+	s := newService(t, sessionConfig(t))
+	main, local := s.cfg.Listeners[0], s.cfg.Listeners[1]
+	extra := config.Listener{Network: "unix", Addr: filepath.Join(t.TempDir(), "x"), Name: "extra"}
+	cfg := s.cfg
+	var ends []func() (map[string]int, error)
+	for range 3 {
+		ends = append(ends, talk(t, s.addr).chat(), talk(t, local.Addr).chat())
+	}
+	for i := range tier(6, 30) {
+		cfg.Listeners = [][]config.Listener{{local, main}, {extra, local, main}, {main, extra, local}, {main, local}}[i%4]
+		s.install(cfg)
+		deployTimes(s, 1, s.reload)
+	}
+	if n := s.status().Master.Upgrades; n < tier(6, 30) {
+		t.Errorf("%d upgrades", n)
+	}
+	for i, end := range ends {
+		if workers, err := end(); err != nil || len(workers) < 3 {
+			t.Errorf("session %d: answered by %v, %v", i, workers, err)
+		}
+	}
 	requireNoneCut(s)
 }
 

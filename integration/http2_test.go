@@ -105,7 +105,8 @@ func TestHTTP2LosesNothing(t *testing.T) {
 		"upgrade": (*service).upgrade,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newService(t, appConfig{Workers: 2, H2C: true})
+			// The deploys come faster than connections end, a second after GOAWAY.
+			s := newService(t, appConfig{Workers: 2, H2C: true, Options: appOptions{MaxDraining: new(256)}})
 			l := startH2(s, 8)
 			deploys := 0
 			for end := time.Now().Add(tier(3*time.Second, 30*time.Second)); deploys < 5 || time.Now().Before(end); deploys++ {
@@ -150,12 +151,22 @@ func TestConnectionStaysWhereItMayNotMove(t *testing.T) {
 	if v := s.reload(); !v.OK {
 		t.Fatalf("reload: %+v", v)
 	}
-	if err := f.send("/"); err != nil {
-		t.Fatal(err)
-	}
-	if a, err := f.answer(waitTime); err != nil || a.worker != "1.1" {
-		t.Errorf("after the reload: %+v, %v", a, err)
-	}
+	// The worker may learn of its drain a little later than we do.
+	eventually(t, waitTime, "told to close", func() bool {
+		if err := f.send("/"); err != nil {
+			t.Fatal(err)
+		}
+		_ = f.c.SetReadDeadline(time.Now().Add(waitTime))
+		resp, err := http.ReadResponse(f.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if worker := resp.Header.Get("X-Worker"); err != nil || worker != "1.1" {
+			t.Fatalf("after the reload worker %s answers, %v", worker, err)
+		}
+		return resp.Close
+	})
 	if b, err := io.ReadAll(f.r); err != nil || len(b) > 0 {
 		t.Errorf("after the answer: %q, %v", b, err)
 	}

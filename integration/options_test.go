@@ -32,7 +32,7 @@ func deployed(t *testing.T, cfg appConfig, opts ...serviceOption) *service {
 	}
 	run := filepath.Join(dir, "run")
 	s := &service{
-		t: t, cfg: cfg, dir: dir, binary: filepath.Join(dir, "app"),
+		t: t, cfg: cfg, app: testapp, dir: dir, binary: filepath.Join(dir, "app"),
 		client: control.NewClient(filepath.Join(run, "control.sock")),
 		log:    newLogBuffer(), exited: make(chan struct{}),
 		env: []string{

@@ -47,6 +47,9 @@ type service struct {
 	env    []string
 	args   []string
 	files  int // RLIMIT_NOFILE of the service; 0: the test's
+
+	wrapper  []string // what starts the binary; see inContainer
+	terminal *os.File // our end of the service's, nil if it has none; see inTerminal
 }
 
 type serviceOption func(*service)
@@ -132,11 +135,15 @@ func (s *service) launch() {
 		s.t.Fatal(err)
 	}
 	defer w.Close()
-	cmd := s.limited(exec.Command(s.binary, s.args...))
+	argv := slices.Concat(s.wrapper, []string{s.binary}, s.args)
+	cmd := s.limited(exec.Command(argv[0], argv[1:]...))
 	cmd.Dir, cmd.Env = s.dir, s.env
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if s.terminal != nil {
+		s.attach(cmd)
+	}
 	if err := cmd.Start(); err != nil {
 		r.Close()
 		s.t.Fatal(err)
@@ -272,6 +279,9 @@ func (s *service) owns(p process) bool {
 func (s *service) waitProcesses(n int) {
 	s.t.Helper()
 	var ps []process
+	if n > 0 && s.wrapper != nil {
+		n += aroundMaster
+	}
 	for deadline := time.Now().Add(waitTime); ; time.Sleep(5 * time.Millisecond) {
 		if ps = s.processes(); len(ps) == n {
 			return
@@ -292,13 +302,15 @@ func (s *service) signal(sig syscall.Signal) {
 const exitTime = 35 * time.Second
 
 // exitCode waits until no process of the service is left and returns the exit
-// status of the last master; -1 if a signal ended it.
+// status of the last master, or of the container; -1 if a signal ended it.
 func (s *service) exitCode() int {
 	s.t.Helper()
 	eventually(s.t, exitTime, "the service ends", func() bool { return len(s.processes()) == 0 })
 	s.mu.Lock()
 	master := s.master
-
+	if s.wrapper != nil {
+		master = s.session
+	}
 	s.mu.Unlock()
 	ws, err := reaper.status(master, 5*time.Second)
 	if err != nil {

@@ -27,16 +27,20 @@ func candidate(s *service, old process) process {
 	s.t.Helper()
 	var found []process
 	eventually(s.t, waitTime, "there is a new master", func() bool {
-		found = findProcesses(func(p process) bool {
-			if p.Session != s.session || p.PPID != old.PID || p.Group != old.Group {
-				return false
-			}
-			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
-			return strings.Contains(string(env), "TABLEFLIP_HAS_PARENT_")
-		})
+		found = candidates(s, old)
 		return len(found) == 1
 	})
 	return found[0]
+}
+
+func candidates(s *service, old process) []process {
+	return findProcesses(func(p process) bool {
+		if p.Session != s.session || p.PPID != old.PID || p.Group != old.Group {
+			return false
+		}
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID))
+		return strings.Contains(string(env), "TABLEFLIP_HAS_PARENT_")
+	})
 }
 
 // gone says whether a process has ended, collected or not.

@@ -427,7 +427,8 @@ func TestListenerGetsTLSByAReload(t *testing.T) {
 	if a, err := askTLS(s.addr, &tls.Config{RootCAs: cert.Pool()}); err != nil || a.version != "v2" {
 		t.Errorf("with TLS: %+v, %v", a, err)
 	}
-	if a, err := s.tryGet("/version"); err != nil || a.status != http.StatusBadRequest {
+	// The answer may be lost: net/http has not read all when it closes.
+	if a, err := s.tryGet("/version"); err == nil && a.status != http.StatusBadRequest {
 		t.Errorf("without TLS: %+v, %v", a, err)
 	}
 	idle.Close()

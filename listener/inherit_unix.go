@@ -18,8 +18,7 @@ import (
 // exists are left as they are.
 //
 // Close removes the file of a unix socket only if the socket is bound to
-// exactly s.Address. A socket file that belongs to a supervisor must be left
-// to it by Release.
+// exactly s.Address. For a socket of a supervisor there is [FromSupervisor].
 func FromFile(s Spec, f *os.File) (*Listener, error) {
 	if f == nil {
 		return nil, fmt.Errorf("listener %q: inherit: %w", s.Name, os.ErrInvalid)
@@ -43,6 +42,27 @@ func FromFile(s Spec, f *os.File) (*Listener, error) {
 		sock, _ = identify(s.Address)
 	}
 	return newListener(s, addr, fd, sock)
+}
+
+// FromSupervisor is FromFile for a socket that a supervisor goes on with after
+// this process: nothing is done to it, or to its file, that the next owner would
+// suffer from.
+func FromSupervisor(s Spec, f *os.File) (*Listener, error) {
+	l, err := FromFile(s, f)
+	if err == nil {
+		l.shared, l.sock = true, nil
+	}
+	return l, err
+}
+
+// AddrOf returns where the listening socket f is bound.
+func AddrOf(f *os.File) (net.Addr, error) {
+	fd, err := dup(f)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	return boundTo(fd)
 }
 
 // inspect checks that fd is a socket as s describes it, and says where it is

@@ -26,6 +26,8 @@ type Listener struct {
 	raw  syscall.RawConn // of file; kept because asking for it allocates
 	sock *socketFile     // our unix socket's file; nil when there is none
 
+	shared bool // the socket is a supervisor's, who goes on with it after us
+
 	wait   batch // of Accept
 	try    batch // of TryAccept, apart so that it works while Accept waits
 	onWait func(fd uintptr) bool
@@ -114,14 +116,22 @@ func (l *Listener) finish(b *batch, pollErr error) (int, error) {
 // connection may still come after Shun. Only Linux can tell.
 func (l *Listener) Handshaking() bool {
 	addr, ok := l.Addr().(*net.TCPAddr)
-	return ok && handshaking(addr)
+	return ok && !l.shared && handshaking(addr)
 }
+
+// Shared says whether the socket is a supervisor's: what is in its queue when we
+// close it waits for whoever it is given to next.
+func (l *Listener) Shared() bool { return l.shared }
 
 // Shun lets no new connection begin, and leaves those that have begun to be
 // accepted: between an empty queue and Close one could come that Close would
 // reset. It is for the end of a service, for it cannot be undone. Where it
-// cannot be done, for TCP outside Linux, it returns an error.
+// cannot be done, for TCP outside Linux, it returns an error. A shared socket it
+// leaves alone.
 func (l *Listener) Shun() error {
+	if l.shared {
+		return nil
+	}
 	if l.spec.Network == "unix" {
 		if l.sock == nil {
 			return nil // abstract, or not ours: nothing to take away
@@ -141,9 +151,12 @@ func (l *Listener) Shun() error {
 // Unlisten ends the listening itself, for every process that has a copy of the
 // socket: from then on connects are refused, though a copy is held somewhere, and
 // another process can have the address. It is for the end of a service, right
-// before Close; sockets that others are to go on with must be left alone. Where it
-// cannot be done, outside Linux, it returns an error.
+// before Close; a shared socket it leaves alone. Where it cannot be done, outside
+// Linux, it returns an error.
 func (l *Listener) Unlisten() error {
+	if l.shared {
+		return nil
+	}
 	raw, err := l.file.SyscallConn()
 	if err != nil {
 		return err
@@ -152,6 +165,13 @@ func (l *Listener) Unlisten() error {
 		return cerr
 	}
 	return os.NewSyscallError("shutdown", err)
+}
+
+// Welcome undoes Shun, for a socket that somebody shunned and another one has.
+func (l *Listener) Welcome() {
+	if raw, err := l.file.SyscallConn(); err == nil && l.spec.Network != "unix" {
+		_ = raw.Control(func(fd uintptr) { welcome(int(fd)) })
+	}
 }
 
 // Queued says whether a connection waits to be accepted.

@@ -5,3 +5,5 @@ package listener
 import "errors"
 
 func shun(int) error { return errors.ErrUnsupported }
+
+func welcome(int) {}

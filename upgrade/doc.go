@@ -19,6 +19,11 @@
 // new one fails, dies or is late. From "go" on it touches nothing. Should it
 // die before it said so, the new one goes on as soon as it is seen to be gone.
 //
+// RunInit is the init of a container, the one process that stays. It starts the
+// first of those processes on a socket, the line, that each hands to the next:
+// over it init hears which of them counts now and passes signals on, and its end
+// says that none is left. What init does when is a table, in course_linux.go.
+//
 // The package knows nothing of what it hands over. It promises no
 // compatibility before v1.
 package upgrade

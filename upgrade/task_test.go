@@ -47,7 +47,13 @@ func say(r report) {
 	fmt.Printf("%s\n", b)
 }
 
+// tasks are others that the test binary can run as.
+var tasks = map[string]func() int{}
+
 func runTask() int {
+	if task := tasks[os.Getenv(taskEnv)]; task != nil {
+		return task()
+	}
 	r := report{Who: "old", Marker: os.Getenv(flipEnv) != ""}
 	u, err := New(Options{Timeout: 15 * time.Second, CancelTimeout: 2 * time.Second})
 	if err != nil {

@@ -70,6 +70,7 @@ type Options struct {
 type Upgrader struct {
 	flip   *tableflip.Upgrader
 	pred   *Predecessor
+	init   *Init
 	cancel time.Duration
 	kept   map[string]os.FileInfo // what was inherited, and is kept under the same name
 }
@@ -86,6 +87,9 @@ func New(o Options) (*Upgrader, error) {
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}
 	u := &Upgrader{flip: flip, cancel: o.CancelTimeout, kept: map[string]os.FileInfo{}}
+	if u.init, err = findInit(flip); err != nil {
+		return nil, fmt.Errorf("upgrade: %w", err)
+	}
 	if flip.HasParent() {
 		if u.pred, err = newPredecessor(flip); err != nil {
 			return nil, fmt.Errorf("upgrade: %w", err)
@@ -93,6 +97,10 @@ func New(o Options) (*Upgrader, error) {
 	}
 	return u, nil
 }
+
+// Init returns the init of this container, which starts another process in the
+// place of this one should it crash; nil if there is none.
+func (u *Upgrader) Init() *Init { return u.init }
 
 // Predecessor returns the process that this one is to replace, nil if it was
 // started otherwise.

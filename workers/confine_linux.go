@@ -14,6 +14,12 @@ func confined(start func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread never ends. While it is kept here, another does it.
+			result <- confined(start)
+			runtime.UnlockOSThread()
+			return
+		}
 		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		if err == nil {
 			err = start()

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -306,20 +305,11 @@ func (d *dispatcher) nack(w *window, payload []byte) error {
 	return err
 }
 
-// noListener is the listener of connections that an earlier master accepted
-// from one which this master does not have. Who holds them may keep them;
-// nobody else can be given them.
-const noListener = math.MaxUint16
-
 // requeue puts h back into the queue. False: it is refused, and the caller
 // closes it once the lock is free.
 func (d *dispatcher) requeue(h held) bool {
-	if h.listener == noListener {
-		h.ledger.refuse(refusedListener)
-		return false
-	}
-	if d.lost(h) {
-		h.ledger.refuse(refusedAdopter)
+	if why := d.lost(h); why != "" {
+		h.ledger.refuse(why)
 		return false
 	}
 	h.ledger.redispatched++

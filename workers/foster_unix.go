@@ -25,7 +25,11 @@ func (p *Pool) FosterServing(o *Orphans) (number int) {
 		p.drained = p.drained.With(o.record.Drained)
 		g := p.foster(ms[0], GenerationIsServing)
 		p.serving = g
+		p.known = map[string]bool{}
 		for _, m := range ms {
+			for _, key := range m.rec.Listeners {
+				p.known[key] = true // all of a generation have the same
+			}
 			p.attach(g, m, WorkerServing)
 		}
 		p.retarget()
@@ -163,16 +167,6 @@ func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
 	return c
 }
 
-// acceptFor starts accepting what workers of g, which another master has
-// started, can take.
-func (p *Pool) acceptFor(g *generation) {
-	for i, a := range p.acceptors {
-		if !slices.ContainsFunc(g.children, func(c *child) bool { return c.window.number(uint16(i)) == noListener }) {
-			a.start()
-		}
-	}
-}
-
 // hush makes a worker that accepts for itself leave that to this master, if it
 // has all of its listeners.
 func (p *Pool) hush(c *child) {
@@ -189,13 +183,15 @@ func (p *Pool) Restore() {
 		if g == nil || g.state != GenerationIsServing || p.stopping {
 			return
 		}
+		p.succeeds = false
+		p.retarget()
+		p.acceptKnown()
 		p.fill(g)
 		for _, c := range g.children {
 			if c.expected && c.state == WorkerServing {
 				p.awaitOther(c)
 			}
 		}
-		p.acceptFor(g)
 		for _, c := range g.children {
 			p.hush(c)
 		}

@@ -198,12 +198,36 @@ func TestUnadoptedIsOnlyForWhatWasHandedOff(t *testing.T) {
 	checkLedger(t, d.serving, 1)
 }
 
+// A new master that has adopted workers hears them before anybody serves.
+func TestOffersWaitForTheFirstToServe(t *testing.T) {
+	d := newDispatcher(dispatch.RoundRobin())
+	d.accepted = make([]uint64, 2)
+	old := newFar(t, d, 1, newLedger(1))
+	for id, listener := range []uint16{0, 1, 0} {
+		old.offer(uint64(id), listener)
+	}
+	idle := socket(t)
+	if err := d.giveBack(returning{w: old.w, id: 3, fd: idle}); err != nil {
+		t.Fatal(err)
+	}
+	d.serving = newLedger(1) // for nextGeneration to count from
+	next, l := nextGeneration(t, d, true, false)
+	old.answersTo(0, msgReceipt, 0)
+	old.answersTo(1, msgKeep, keptUnadopted)
+	old.answersTo(2, msgReceipt, 0)
+	old.answersTo(3, msgReceipt, 0)
+	for len(next.got) < 3 {
+		next.recv()
+	}
+	checkLedger(t, l, 3)
+}
+
 // A worker that offers more than it may breaks the protocol.
 func TestOffersAreCounted(t *testing.T) {
 	d, fars := newAdopting(t, 1)
 	next, _ := nextGeneration(t, d, true)
 	d.stall(next.w, true)
-	for id := range uint64(maxReturns) {
+	for id := range uint64(2 * maxReturns) {
 		fars[0].offer(id, 0)
 	}
 	fd := socket(t)

@@ -86,8 +86,10 @@ func mustSay(t *testing.T, c io.Writer, text string) {
 	}
 }
 
-func mustHear(t *testing.T, c io.Reader, text string) {
+func mustHear(t *testing.T, c net.Conn, text string) {
 	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	defer c.SetReadDeadline(time.Time{})
 	b := make([]byte, len(text))
 	if n, err := io.ReadFull(c, b); err != nil || string(b) != text {
 		t.Fatalf("read %q, %v; want %q", b[:n], err, text)
@@ -177,21 +179,12 @@ func TestConnectionInUseIsNotHandedOff(t *testing.T) {
 	c := mustAccept(t, w.Listeners()[0])
 	inUse := func(what string) {
 		t.Helper()
-		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // until it has begun
-			err := c.(handoffer).Handoff(nil, make([]byte, MaxState+1))
-			if !errors.Is(err, ErrTooLarge) {
-				t.Fatal(err)
-			}
-			if c.(*tcpConn).inUse.Load() > 0 {
-				break
-			}
+		for end := time.Now().Add(patience); c.(*tcpConn).inUse.Load() == 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("no %s", what)
+				t.Fatalf("no %s has begun", what)
 			}
 		}
-		if err := c.(handoffer).Handoff(nil, nil); !errors.Is(err, ErrInUse) {
-			t.Errorf("during a %s: %v", what, err)
-		}
+		handOff(c, "", "").wants(t, ErrInUse)
 	}
 	done := make(chan error, 1)
 	go func() { _, err := c.Read(make([]byte, 1)); done <- err }()
@@ -214,17 +207,16 @@ func TestConnectionInUseIsNotHandedOff(t *testing.T) {
 
 func TestHandoffIsLimited(t *testing.T) {
 	m, w := newMaster(t, "tcp")
-	got := adoptions(w)
+	got := adopting(w)
 	client := m.give(1, Moved{Handoff: true, Unread: []byte("leftover")})
-	c := (<-got).c
+	c := got.next(t).c
 	defer c.Close()
 	mustHear(t, c, "left")
 	for what, n := range map[string][2]int{
 		"unread in all": {MaxUnread - 3, 0}, "unread": {MaxUnread + 1, 0}, "state": {0, MaxState + 1},
 	} {
-		if err := c.(handoffer).Handoff(make([]byte, n[0]), make([]byte, n[1])); !errors.Is(err, ErrTooLarge) {
-			t.Errorf("too much %s: %v", what, err)
-		}
+		t.Log("too much", what)
+		handOff(c, string(make([]byte, n[0])), string(make([]byte, n[1]))).wants(t, ErrTooLarge)
 	}
 	mustHear(t, c, "over")
 	mustSay(t, c, "done")
@@ -232,9 +224,7 @@ func TestHandoffIsLimited(t *testing.T) {
 	m.tcp(2)
 	c = mustAccept(t, w.Listeners()[0])
 	c.Close()
-	if err := c.(handoffer).Handoff(nil, nil); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("closed: %v", err)
-	}
+	handOff(c, "", "").wants(t, net.ErrClosed)
 }
 
 // A Close while nobody knows yet whose the connection is: it ends it only if it
@@ -341,22 +331,35 @@ type adopted struct {
 	state []byte
 }
 
-func adoptions(w *Worker) chan adopted {
-	got := make(chan adopted, 8)
+type adoptions chan adopted
+
+func (a adoptions) next(t *testing.T) adopted {
+	t.Helper()
+	select {
+	case got := <-a:
+		return got
+	case <-time.After(patience):
+		t.Fatal("nothing is adopted")
+		return adopted{}
+	}
+}
+
+func adopting(w *Worker) adoptions {
+	got := make(adoptions, 8)
 	w.Listeners()[0].OnAdopt(func(c net.Conn, state []byte) { got <- adopted{c, state} })
 	return got
 }
 
 func TestAdoptedWithoutAnyAcceptAndAcknowledgedFirst(t *testing.T) {
 	m, w := newMaster(t, "tcp")
-	got := adoptions(w)
+	got := adopting(w)
 	client := m.give(7, Moved{Handoff: true, Unread: []byte("hel"), State: []byte("state")})
 	mustSay(t, client, "lo")
 	m.wants(msgAck, 7) // before anybody has read
 	if consumed(m.fds[7]) != 0 {
 		t.Error("it was read from")
 	}
-	a := <-got
+	a := got.next(t)
 	defer a.c.Close()
 	if string(a.state) != "state" || w.Open() != 1 {
 		t.Errorf("state %q, %d open", a.state, w.Open())
@@ -382,7 +385,7 @@ func TestAdoptedWithoutAnyAcceptAndAcknowledgedFirst(t *testing.T) {
 	done.wants(t, nil)
 	m.give(8, Moved{Handoff: true, Unread: []byte("abcdef")})
 	m.wants(msgAck, 8)
-	a = <-got
+	a = got.next(t)
 	mustHear(t, a.c, "abc")
 	done = handOff(a.c, "c", "")
 	id, _, moved = m.offered()
@@ -397,12 +400,13 @@ func TestAdoptedWithoutAnyAcceptAndAcknowledgedFirst(t *testing.T) {
 
 func TestLeftoversAreCopiedToo(t *testing.T) {
 	m, w := newMaster(t, "tcp")
-	got := adoptions(w)
+	got := adopting(w)
 	client := m.give(1, Moved{Handoff: true, Unread: []byte("left")})
 	mustSay(t, client, "over")
 	_ = client.CloseWrite()
-	a := <-got
+	a := got.next(t)
 	defer a.c.Close()
+	_ = a.c.SetDeadline(time.Now().Add(patience))
 	var b bytes.Buffer
 	if n, err := io.Copy(&b, a.c); err != nil || n != 8 || b.String() != "leftover" {
 		t.Errorf("%d bytes, %v: %q", n, err, b.String())
@@ -414,10 +418,10 @@ func TestWhatCannotBeAdoptedIsRefusedOrGoesBack(t *testing.T) {
 	moved := Moved{Handoff: true}
 	m.give(1, moved) // nobody adopts
 	m.wants(msgUnadopted, 1)
-	got := adoptions(w)
+	got := adopting(w)
 	m.give(2, moved)
 	m.wants(msgAck, 2)
-	(<-got).c.Close()
+	got.next(t).c.Close()
 	if err := m.conn.Send(msgMoved, appendMoved(nil, 3, 0, moved), nil); err != nil { // the descriptor was lost on the way
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package workers
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"time"
@@ -105,22 +106,32 @@ func (d *dispatcher) adopted(listener uint16) bool {
 	return int(listener) < len(d.adopts) && d.adopts[listener]
 }
 
-// lost says whether h is for an adopter, and there is none any more. Called
-// locked.
-func (d *dispatcher) lost(h held) bool {
-	return h.moved != nil && h.moved.Handoff && !d.adopted(h.listener)
+// noListener is the listener of connections that an earlier master accepted
+// from one which this master does not have. Who holds them may keep them;
+// nobody else can be given them.
+const noListener = math.MaxUint16
+
+// lost is why nobody can be given h any more, "" if somebody can. Called locked.
+func (d *dispatcher) lost(h held) (why string) {
+	switch {
+	case h.listener == noListener:
+		return refusedListener
+	case d.serving != nil && h.moved != nil && h.moved.Handoff && !d.adopted(h.listener):
+		return refusedAdopter
+	}
+	return ""
 }
 
-// refuseLost takes what the serving generation does not adopt out of the queue,
-// for the caller to close once the lock is free.
+// refuseLost takes what is lost out of the queue, for the caller to close once
+// the lock is free.
 func (d *dispatcher) refuseLost() (fds []int) {
 	d.queue = slices.DeleteFunc(d.queue, func(h held) bool {
-		if !d.lost(h) {
-			return false
+		why := d.lost(h)
+		if why != "" {
+			h.ledger.refuse(why)
+			fds = append(fds, h.fd)
 		}
-		h.ledger.refuse(refusedAdopter)
-		fds = append(fds, h.fd)
-		return true
+		return why != ""
 	})
 	return fds
 }

@@ -371,6 +371,9 @@ func (p *Pool) adopt(in *Inheritance) error {
 		}
 		return h.listener == noListener
 	})
+	// Its workers number the listeners as its master did, and the next ones
+	// will be there in a moment: what comes until then waits for those.
+	p.succeeds = slices.ContainsFunc(p.generations, func(g *generation) bool { return g.state == GenerationIsReady })
 	var first error
 	var adopted []*generation
 	for _, gs := range in.state.Generations {
@@ -435,8 +438,12 @@ func (p *Pool) adopt(in *Inheritance) error {
 		p.settle(g)
 	}
 	p.retarget()
-	if p.serving != nil {
-		p.acceptFor(p.serving)
+	p.known = map[string]bool{}
+	for key := range in.state.Accepted {
+		p.known[key] = true
+	}
+	if p.serving != nil && !p.succeeds {
+		p.acceptKnown()
 	}
 	closeForeign(removed)
 	return first

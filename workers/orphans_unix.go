@@ -27,10 +27,11 @@ type Orphans struct {
 	uid    int
 
 	mu      sync.Mutex
-	missing []*orphan // alive, and not come
-	came    []*orphan // and not the pool's yet
-	sockets map[string]*os.File
-	pool    *Pool // that gets those who come from now on
+	missing []*orphan           // alive, and not come
+	came    []*orphan           // and not the pool's yet
+	sockets map[string]*os.File // that they have brought, by key
+	spoken  bool                // for the listeners: no more are taken
+	pool    *Pool               // that gets those who come from now on
 	closed  bool
 }
 
@@ -303,7 +304,7 @@ func (o *Orphans) admit(m *orphan, p presence, conn *ipc.Conn, files []int) erro
 	m.conn, m.binary, m.env, m.draining = conn, binary, env, p.Draining
 	m.page, m.crash = os.NewFile(uintptr(files[0]), "counters"), os.NewFile(uintptr(files[1]), "crash")
 	for i, fd := range files[trustFiles:] {
-		if key := m.rec.Listeners[i]; o.recorded(key) && o.sockets[key] == nil {
+		if key := m.rec.Listeners[i]; !o.spoken && o.recorded(key) && o.sockets[key] == nil {
 			o.sockets[key] = os.NewFile(uintptr(fd), key)
 		} else {
 			unix.Close(fd)
@@ -347,6 +348,18 @@ func (o *Orphans) Listener(key string) *os.File {
 	f := o.sockets[key]
 	delete(o.sockets, key)
 	return f
+}
+
+// DropListeners gives up those that nobody has taken: whoever held them on would
+// keep their addresses.
+func (o *Orphans) DropListeners() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, f := range o.sockets {
+		f.Close()
+	}
+	clear(o.sockets)
+	o.spoken = true
 }
 
 // Bound returns the address of that listener.

@@ -231,9 +231,19 @@ func TestLivePoolIsHandedOver(t *testing.T) {
 	if err := q.Adopt(in); err != nil {
 		t.Fatal(err)
 	}
+	between, err := net.Dial("tcp", l.Addr().String()) // for those to come, whose listeners are ours
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer between.Close()
+	_ = between.SetDeadline(time.Now().Add(patience))
+	if s, err := q.Status(); err != nil || s.Accepting || s.Listeners[0].Accepted > 2 {
+		t.Errorf("before the commit: %+v, %v", s, err)
+	}
 	if err := q.Commit(2); err != nil {
 		t.Fatal(err)
 	}
+	again(t, between)
 	again(t, held)
 	for held.knows() != "ours\n" { // its worker is an adopted one
 	}

@@ -56,7 +56,9 @@ type Pool struct {
 	// Owned by Run's goroutine.
 	generations []*generation // oldest first
 	serving     *generation
-	override    int // workers as an operator set them; 0: as the release says
+	succeeds    bool            // ours, which is ready, is about to replace the adopted one: nobody is given connections
+	known       map[string]bool // keys of the listeners of the master before
+	override    int             // workers as an operator set them; 0: as the release says
 	shared      []byte
 	frozen      bool
 	deferred    []func()
@@ -282,7 +284,7 @@ func (p *Pool) Commit(number int) error {
 		g.timer.Stop()
 		g.served = time.Now()
 		old := p.serving
-		p.serving = g
+		p.serving, p.succeeds = g, false
 		for _, c := range g.children {
 			if c.state == WorkerIsReady {
 				move(&c.state, WorkerServing, workerMoves)
@@ -330,7 +332,7 @@ func (p *Pool) boundDraining() {
 
 // retarget tells the dispatcher who may get connections.
 func (p *Pool) retarget() {
-	if p.serving == nil {
+	if p.serving == nil || p.succeeds {
 		return
 	}
 	var ws []*window
@@ -393,6 +395,16 @@ func (p *Pool) accept() {
 	}
 }
 
+// acceptKnown starts them for workers of the master before, who know nothing of
+// a listener that it had not.
+func (p *Pool) acceptKnown() {
+	for _, a := range p.acceptors {
+		if p.known[a.key] {
+			a.start()
+		}
+	}
+}
+
 // Override returns what Scale was last called with, 0 if it never was.
 func (p *Pool) Override() (n int) {
 	_ = p.do(func() { n = p.override })
@@ -440,9 +452,10 @@ func (p *Pool) Sweep(ctx context.Context) {
 	}
 	var all sync.WaitGroup
 	for _, a := range p.acceptors { // at once: each takes what room there is
-		if a.started.Load() { // else no worker could take it
-			all.Go(func() { a.sweep(ctx) })
+		if a.l.Shared() || !a.started.Load() {
+			continue // what is queued there is the next owner's; or no worker could take it
 		}
+		all.Go(func() { a.sweep(ctx) })
 	}
 	all.Wait()
 	p.d.settled(ctx)

@@ -237,9 +237,9 @@ func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
 		return keptUnserved, false
 	case r.listener == noListener, r.moved.Handoff && d.serving != nil && !d.adopted(r.listener):
 		return keptUnadopted, false
-	case r.moved.Handoff && len(d.targets) == 0:
+	case r.moved.Handoff && d.serving != nil && len(d.targets) == 0:
 		return keptUnserved, false // its worker can do better than to wait
-	case d.closed || d.serving == nil || r.fd < 0:
+	case d.closed || r.fd < 0:
 		return keptLate, false
 	}
 	return 0, true
@@ -247,11 +247,12 @@ func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
 
 // giveBack takes a connection that a worker returns, now or once there is room.
 // A worker that returns more at a time than it may breaks the protocol, as does
-// one that does not read the answers.
+// one that does not read the answers. It is counted with some latitude: it may
+// have read an answer before we know that it was sent.
 func (d *dispatcher) giveBack(r returning) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r.w.returning >= maxReturns {
+	if r.w.returning >= 2*maxReturns {
 		return errProtocol
 	}
 	r.w.returning++

@@ -137,7 +137,7 @@ func echo(c net.Conn, shared *atomic.Value) {
 		}
 		answer := b
 		if b[0] == '?' {
-			answer = append(shared.Load().([]byte), '\n')
+			answer = fmt.Appendf(nil, "%s\n", shared.Load())
 		}
 		if _, err := c.Write(answer); err != nil {
 			return

@@ -22,19 +22,19 @@ func echoService(cfg config.Config, fail string, talks *sessions) func(context.C
 			return err
 		}
 		talks.ctx = ctx
-		serve := func(c net.Conn) { echoLines(c, cfg.Version) }
+		serve := func(c net.Conn, _ string) { echoLines(c, cfg.Version) }
 		if cfg.Sessions {
-			serve = func(c net.Conn) { talks.run(c, nil, 0) }
+			serve = func(c net.Conn, listener string) { talks.run(c, listener, nil, 0) }
 		}
 		var all sync.WaitGroup
-		for _, ln := range ls.All() {
+		for name, ln := range ls.All() {
 			all.Go(func() {
 				for {
 					c, err := ln.Accept()
 					if err != nil {
 						return // a drain ends Accept when nothing is left
 					}
-					all.Go(func() { serve(c) })
+					all.Go(func() { serve(c, name) })
 				}
 			})
 		}

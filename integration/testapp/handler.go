@@ -30,6 +30,7 @@ func handler(cfg config.Config, talks *sessions) http.Handler {
 		code, _ := strconv.Atoi(r.FormValue("code"))
 		os.Exit(code)
 	})
+	mux.HandleFunc("GET /stray", stray)
 	mux.HandleFunc("GET /hostile", hostile)
 	mux.HandleFunc("POST /late", late)
 	mux.HandleFunc("GET /session", talks.hijack)

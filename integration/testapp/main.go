@@ -12,6 +12,7 @@
 //	GET /open?n=N          opens N more, and says how many could be
 //	GET /release           closes those
 //	GET /exit?code=N       the worker exits at once; there is no answer
+//	GET /stray?d=D         leaves a process behind that ends after D, and says its pid
 //	POST /late             the body and its trailer, read late; see handler.go
 //	GET /hostile?do=NAME   the worker turns on its master; see hostile.go
 //	GET /session           a session begins on the connection; see session.go

@@ -20,6 +20,9 @@ func quirkAtStart(cfg config.Config) {
 		if err := os.Chdir("/"); err != nil {
 			log.Fatal(err)
 		}
+	case config.QuirkSlow:
+		log.Printf("testapp: a slow %s", framework.Role())
+		time.Sleep(config.SlowStart)
 	case config.QuirkTalks:
 		line := append(bytes.Repeat([]byte("talk "), 20), '\n')
 		_, _ = os.Stderr.Write(bytes.Repeat(line, config.TalkSize/len(line)))

@@ -34,7 +34,7 @@ type sessions struct {
 func (s *sessions) options(cfg config.Config) (opts []framework.Option) {
 	for _, l := range cfg.Listeners {
 		if cfg.Adopt {
-			opts = append(opts, framework.OnAdopt(l.Name, s.adopt))
+			opts = append(opts, framework.OnAdopt(l.Name, func(c net.Conn, state []byte) { s.adopt(c, l.Name, state) }))
 		}
 	}
 	return opts
@@ -51,26 +51,31 @@ func (s *sessions) hijack(w http.ResponseWriter, _ *http.Request) {
 		c.Close()
 		return
 	}
-	s.run(c, early, 0)
+	s.run(c, "", early, 0)
 }
 
-// adopt takes the number of lines answered, and what fills the state up.
-func (s *sessions) adopt(c net.Conn, state []byte) {
+// adopt takes the number of lines answered, the listener if it was known, and
+// what fills the state up.
+func (s *sessions) adopt(c net.Conn, listener string, state []byte) {
 	if len(state) < 8 {
-		fmt.Fprintf(c, "state of %d bytes\n", len(state))
+		state = make([]byte, 8) // the client will notice
+	}
+	name := string(bytes.TrimRight(state[8:], "\x00"))
+	if name != "" && name != listener {
+		fmt.Fprintf(c, "of listener %s, adopted from %s\n", name, listener)
 		c.Close()
 		return
 	}
-	s.run(c, nil, binary.LittleEndian.Uint64(state))
+	s.run(c, name, nil, binary.LittleEndian.Uint64(state))
 }
 
-func (s *sessions) run(c net.Conn, unread []byte, n uint64) {
+func (s *sessions) run(c net.Conn, listener string, unread []byte, n uint64) {
 	defer c.Close()
 	defer framework.OnDrain(s.ctx, func() { _ = c.SetReadDeadline(time.Now()) })()
 	var why error
 	handOff := func(size int) (gone bool) {
-		state := binary.LittleEndian.AppendUint64(make([]byte, 0, max(size, 8)), n)
-		why = framework.Handoff(c, unread, state[:max(size, 8)])
+		state := append(binary.LittleEndian.AppendUint64(nil, n), listener...)
+		why = framework.Handoff(c, unread, append(state, make([]byte, max(size-len(state), 0))...))
 		return why == nil
 	}
 	more := func() (ok bool) {

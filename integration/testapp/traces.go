@@ -13,7 +13,7 @@ import (
 )
 
 // init leaves a trace of every process, in the file that TESTAPP_STARTS names,
-// and of every USR1 that a worker gets, in the log.
+// and of every USR1 that a worker or a master gets, in the log.
 func init() {
 	if path := os.Getenv("TESTAPP_STARTS"); path != "" {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
@@ -23,14 +23,19 @@ func init() {
 		fmt.Fprintln(f, framework.Role(), os.Getpid())
 		f.Close()
 	}
-	if framework.Role() != framework.RoleWorker {
+	who := "worker %s got USR1\n"
+	switch framework.Role() {
+	case framework.RoleWorker:
+	case framework.RoleMaster:
+		who = "a master%s hears USR1\n"
+	default:
 		return
 	}
 	usr1 := make(chan os.Signal, 1)
 	signal.Notify(usr1, syscall.SIGUSR1)
 	go func() {
 		for range usr1 {
-			log.Printf("testapp: worker %s got USR1", framework.WorkerID())
+			log.Printf("testapp: "+who, framework.WorkerID())
 		}
 	}()
 }

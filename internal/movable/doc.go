@@ -33,5 +33,6 @@
 // A connection under TLS cannot be taken away, since the other side has keys in
 // this process. It is parked for CloseParked only: see [Conn.UnderTLS].
 //
-// [SelfTest] holds the net/http that is compiled in to all this.
+// [SelfTest] holds the net/http that is compiled in to all this, but for TLS:
+// where that rule is not kept to, a connection only looks busy.
 package movable

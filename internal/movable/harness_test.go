@@ -33,6 +33,11 @@ func start(t testing.TB, srv *http.Server, h http.HandlerFunc) *server {
 	})
 	srv.ConnState = func(nc net.Conn, st http.ConnState) {
 		nc.(*Conn).State(st)
+		// The end of a connection that was moved is told when the next server
+		// may have told more.
+		if r, ok := nc.(*Conn).inner.(*rushed); ok && st != http.StateClosed {
+			r.set(func() { r.active = st == http.StateActive })
+		}
 	}
 	served := make(chan struct{})
 	go func() {

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package framework
+
+// Nobody is RoleInit here.
+func runInit(*options) error { return nil }
