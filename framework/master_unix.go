@@ -429,6 +429,7 @@ func (m *master) release() {
 			}
 			if !left {
 				_ = m.dir.RemoveRecord()
+				_ = m.dir.Tidy()
 			}
 			_ = m.dir.Remove()
 			_ = m.lock.Release()

@@ -205,8 +205,8 @@ func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
 // From 0 to 720 hours.
 //
 // Default 5 minutes where somebody starts the master again: a service manager
-// that sets NOTIFY_SOCKET. Elsewhere 0: they drain and leave at once, and the
-// port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux only, and not with User,
+// that sets NOTIFY_SOCKET, or the init of a container. Elsewhere 0: they drain
+// and leave at once, and the port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux only, and not with User,
 // whose workers hold no listeners.
 func OrphanTimeout(d time.Duration) Option { return orphanTimeoutVar.code(d) }
 

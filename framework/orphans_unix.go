@@ -49,8 +49,8 @@ type orphanage struct {
 // findOrphans waits for the workers that the last master has left, if it was
 // killed. This process has the lock, so there is no such master any more.
 func (m *master) findOrphans() {
-	if err := m.dir.RemoveAdopt(); err != nil {
-		m.o.logger.Warn("stale socket", "reason", err.Error())
+	if err := m.dir.Tidy(); err != nil {
+		m.o.logger.Warn("what the last master has left is in the way", "reason", err.Error())
 	}
 	o := m.openOrphanage(nil)
 	if o == nil {

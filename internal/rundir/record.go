@@ -58,16 +58,27 @@ func (d *Dir) ReadRecord() ([]byte, error) {
 	return data, nil
 }
 
-// RemoveRecord removes it, and what a master that was killed while it wrote has
-// left: there is nobody to take over. Only the holder of the lock may.
+// RemoveRecord removes it: there is nobody to take over. Only the holder of the
+// lock may.
 func (d *Dir) RemoveRecord() error {
-	left, _ := filepath.Glob(filepath.Join(d.path, "."+recordName+"*")) // of renameio
-	for _, path := range append(left, d.record()) {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("record: %w", err)
-		}
+	if err := os.Remove(d.record()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("record: %w", err)
 	}
 	return nil
+}
+
+// Tidy removes what a master that was killed has left and nobody needs: the
+// socket for workers, and records that were being written. Only the holder of
+// the lock may.
+func (d *Dir) Tidy() error {
+	left, err := filepath.Glob(filepath.Join(d.path, "."+recordName+"*")) // of renameio
+	errs := []error{err, d.RemoveAdopt()}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("record: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (d *Dir) record() string { return filepath.Join(d.path, recordName) }

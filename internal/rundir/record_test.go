@@ -3,6 +3,7 @@
 package rundir
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -43,7 +44,7 @@ func TestRecordIsReadBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // there may be none
-		if err := d.RemoveRecord(); err != nil {
+		if err := errors.Join(d.Tidy(), d.RemoveRecord()); err != nil {
 			t.Fatal(err)
 		}
 	}
