@@ -357,3 +357,27 @@ func TestWorkerThatComesLateIsDrained(t *testing.T) {
 	})
 	requireStops(s)
 }
+
+// The master is killed while connections are on their way from the old workers
+// to the new ones: each has one owner, whatever the master had of it.
+func TestKilledMasterLosesNoConnectionThatMoves(t *testing.T) {
+	const n = 500
+	s := newService(t, appConfig{Version: "v0", Workers: 2}, withEnv(supervised))
+	h := gather(s, n)
+	for i := range tier(4, 30) {
+		old, _ := reloadStopped(s, appConfig{Version: fmt.Sprintf("v%d", i+1), Workers: 2})
+		master := s.masterProcess()
+		signalAll(t, old, syscall.SIGCONT)
+		moved := rand.N(n / 2)
+		s.waitStatus("connections are on their way", func(st control.Status) bool { return open(serving(st)) > moved })
+		mustSignal(t, master, syscall.SIGKILL)
+		waitCollected(t, master)
+		s.restart()
+		h.requireUnnoticed()
+		s.waitStatusFor(settleTime, "only the last generation", oneGeneration)
+		h.requireUnnoticed()
+	}
+	h.close()
+	requireCoherent(s, fmt.Sprintf("v%d", tier(4, 30)), 2)
+	requireStops(s)
+}

@@ -28,6 +28,7 @@ type held struct {
 	ledger   *ledger
 	sent     time.Time // to its worker; zero in the queue
 	moved    *Moved    // it comes from another worker
+	token    int       // of that one, see there; 0: there is none
 	at       time.Time // when it came from there
 	consumed int64     // bytes that had been read from it by then
 }
@@ -266,7 +267,7 @@ func (d *dispatcher) ack(w *window, payload []byte) error {
 			break
 		}
 		h.ledger.acknowledged++
-		w.closing = append(w.closing, h.fd)
+		w.closing = h.files(w.closing)
 	}
 	w.backoff = 0
 	d.useRoom()
@@ -295,7 +296,7 @@ func (d *dispatcher) nack(w *window, payload []byte) error {
 			break
 		}
 		if !d.requeue(h) {
-			removed = append(removed, h.fd)
+			removed = h.files(removed)
 		}
 	}
 	d.oldestFirst()
@@ -347,11 +348,11 @@ func (d *dispatcher) abandon(w *window, cut int) (requeued int) {
 			// It read before it acknowledged. Whoever got this connection now
 			// would see half a request.
 			h.ledger.refuse(refusedTouched)
-			refused = append(refused, h.fd)
+			refused = h.files(refused)
 			continue
 		}
 		if !d.requeue(h) {
-			refused = append(refused, h.fd)
+			refused = h.files(refused)
 			continue
 		}
 		requeued++
@@ -474,7 +475,7 @@ func (d *dispatcher) refuseAll() int {
 	d.mu.Unlock()
 	fds := make([]int, 0, len(queue))
 	for _, h := range queue {
-		fds = append(fds, h.fd)
+		fds = h.files(fds)
 	}
 	closeForeign(fds) // a worker may have had them before
 	return len(queue)

@@ -24,7 +24,8 @@
 //
 // A draining worker can give a connection back ([Worker.Return]): it is queued
 // like a new one, with what has to travel along. The worker keeps its copy until
-// it has the master's receipt, which is sent before anybody else gets it. What an
+// another one has claimed the connection, by a token that travels with it: should
+// the master die meanwhile, one of the two has it. What an
 // application hands off goes the same way, with its state, but to the adopter of
 // its listener ([Listener.OnAdopt]), if the serving generation has one.
 //

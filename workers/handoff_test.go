@@ -51,10 +51,11 @@ func (m *master) offered() (id uint64, fd int, moved Moved) {
 			continue
 		}
 		id, _, moved, err := parseMoved(f.Payload)
-		if err != nil || len(f.Files) != 1 || !isConnection(f.Files[0]) {
+		if err != nil || len(f.Files) != 2 || !isConnection(f.Files[0]) || !isToken(f.Files[1]) {
 			m.t.Fatalf("offered %+v with %d files, %v", moved, len(f.Files), err)
 		}
 		fd := f.Files[0]
+		claim(f.Files[1]) // it is not looked at before the receipt
 		m.t.Cleanup(func() { unix.Close(fd) })
 		return id, fd, moved
 	}

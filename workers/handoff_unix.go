@@ -9,8 +9,6 @@ import (
 	"net"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // An application hands a connection off when it is at the boundary of a message:
@@ -81,7 +79,7 @@ func (l *Listener) adopt(in incoming) {
 	l.mu.Lock() // so that a drain either counts it or has refused it
 	defer l.mu.Unlock()
 	if l.adopter == nil || l.ended {
-		unix.Close(in.fd)
+		in.close()
 		if l.adopter == nil {
 			in.from.settle(msgUnadopted, []uint64{in.id})
 		} else {
@@ -129,7 +127,7 @@ func (d *dispatcher) refuseLost() (fds []int) {
 		why := d.lost(h)
 		if why != "" {
 			h.ledger.refuse(why)
-			fds = append(fds, h.fd)
+			fds = h.files(fds)
 		}
 		return why != ""
 	})
@@ -152,11 +150,11 @@ func (d *dispatcher) unadopted(w *window, payload []byte) error {
 			err = errProtocol
 		case h.moved != nil && h.moved.Handoff:
 			h.ledger.refuse(refusedAdopter)
-			refused = append(refused, h.fd)
+			refused = h.files(refused)
 		default: // it has to accept
 			err = errProtocol
 			if !d.requeue(h) {
-				refused = append(refused, h.fd)
+				refused = h.files(refused)
 			}
 		}
 	}

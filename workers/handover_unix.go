@@ -70,6 +70,7 @@ type heldRecord struct {
 	Moved      *Moved    `json:"moved,omitempty"`
 	At         time.Time `json:"at"`
 	Consumed   int64     `json:"consumed,omitempty"`
+	Token      bool      `json:"token,omitempty"` // its file follows the connection's
 	ID         uint64    `json:"id"`
 	Listener   string    `json:"listener"` // key
 	Generation int       `json:"generation"`
@@ -176,7 +177,11 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		for _, h := range hs {
 			fd, derr := dupFD(h.fd)
 			add(fd, derr)
-			r := heldRecord{ID: h.id, Generation: h.ledger.generation, Moved: h.moved, At: h.at, Consumed: h.consumed}
+			r := heldRecord{ID: h.id, Generation: h.ledger.generation, Moved: h.moved, At: h.at, Consumed: h.consumed, Token: h.token != 0}
+			if h.token != 0 {
+				fd, derr := dupFD(h.token)
+				add(fd, derr)
+			}
 			if h.listener != noListener {
 				r.Listener = p.acceptors[h.listener].key
 			}
@@ -281,11 +286,11 @@ func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
 		in.Close()
 		return nil, fmt.Errorf("handover has version %d, expected %d", in.state.Version, handoverVersion)
 	}
-	want := len(in.state.Queue)
+	want := filesOf(in.state.Queue)
 	for _, g := range in.state.Generations {
 		want++
 		for _, w := range g.Workers {
-			want += filesPerChild + len(w.Unacked)
+			want += filesPerChild + filesOf(w.Unacked)
 			if w.State < WorkerIsReady || w.State > WorkerIsGone || w.PID <= 0 || w.Slot < 1 {
 				in.Close()
 				return nil, fmt.Errorf("handover describes worker %d.%d with state %d and pid %d", g.Number, w.Slot, w.State, w.PID)
@@ -301,6 +306,17 @@ func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
 		return nil, fmt.Errorf("handover describes %d files and has %d", want, len(files))
 	}
 	return in, nil
+}
+
+// filesOf counts the files of connections.
+func filesOf(hs []heldRecord) int {
+	n := len(hs)
+	for _, h := range hs {
+		if h.Token {
+			n++
+		}
+	}
+	return n
 }
 
 // Close gives up what was inherited without acting on it.
@@ -347,8 +363,15 @@ func (p *Pool) adopt(in *Inheritance) error {
 			if err != nil {
 				continue
 			}
+			token := 0
+			if s.Token {
+				if token, err = takeFD(next()); err != nil {
+					token = 0
+				}
+			}
 			h := held{
-				id: s.ID, fd: fd, listener: noListener, ledger: ledgers[s.Generation], sent: time.Now(),
+				token: token,
+				id:    s.ID, fd: fd, listener: noListener, ledger: ledgers[s.Generation], sent: time.Now(),
 				moved: s.Moved, at: s.At, consumed: s.Consumed,
 			}
 			if i, ok := index[s.Listener]; ok {
@@ -367,7 +390,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 	queue := slices.DeleteFunc(hold(in.state.Queue), func(h held) bool {
 		if h.listener == noListener {
 			h.ledger.refuse(refusedListener)
-			removed = append(removed, h.fd)
+			removed = h.files(removed)
 		}
 		return h.listener == noListener
 	})
@@ -392,7 +415,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 				first = fmt.Errorf("adopt worker %d.%d: %w", gs.Number, ws.Slot, firstOf(cerr, perr))
 				(&started{proc: proc, conn: conn, page: page, crash: crash}).close()
 				for _, h := range unacked {
-					closeShared(h.fd)
+					closeForeign(h.files(nil))
 				}
 				continue
 			}

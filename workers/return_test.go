@@ -401,7 +401,7 @@ func (m *master) gives(w *Worker) (client *net.TCPConn, c net.Conn, id uint64, r
 	result = make(chan Reception, 1)
 	go func() { result <- w.Return(w.Listeners()[0], c, Moved{Unread: []byte("x")}) }()
 	f, err := m.conn.Recv()
-	if err != nil || f.Type != msgReturn || len(f.Files) != 1 {
+	if err != nil || f.Type != msgReturn || len(f.Files) != 2 {
 		m.t.Fatalf("message %d with %d files, %v", f.Type, len(f.Files), err)
 	}
 	id, _, moved, err := parseMoved(f.Payload)
@@ -409,6 +409,7 @@ func (m *master) gives(w *Worker) (client *net.TCPConn, c net.Conn, id uint64, r
 		m.t.Fatalf("%+v, %v", moved, err)
 	}
 	m.fds[100] = f.Files[0]
+	claim(f.Files[1]) // it is not looked at before the receipt
 	return client, c, id, result
 }
 

@@ -21,9 +21,9 @@ import (
 // hands off goes the same way.
 //
 // A connection has one owner here, too. The worker keeps its descriptor, and
-// does not touch the connection, until it has the master's receipt. The master
-// sends that before it passes the connection on, so a worker that reads the end
-// of the socket and has no receipt knows that nobody else has it.
+// does not touch the connection, until another worker has claimed it; see token.
+// The master sends a receipt before it passes the connection on, so a worker that
+// reads the end of the socket and has no receipt knows that nobody else has it.
 
 // maxReturns is how many connections a worker may have on the way to its
 // master, which has to hold a descriptor of each.
@@ -127,9 +127,15 @@ func (w *Worker) offer(c returnable, listener uint16, m Moved, late <-chan time.
 	if err != nil {
 		return err
 	}
+	mine, theirs, err := newToken()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBusy, err)
+	}
+	defer mine.Close()
 	payload := appendMoved(nil, id, listener, m)
 	var serr error
-	err = raw.Control(func(fd uintptr) { serr = k.conn.Send(msgReturn, payload, []int{int(fd)}) })
+	err = raw.Control(func(fd uintptr) { serr = k.conn.Send(msgReturn, payload, []int{int(fd), theirs}) })
+	unix.Close(theirs)
 	switch {
 	case errors.Is(serr, unix.EPIPE), errors.Is(serr, unix.ECONNRESET):
 		return fmt.Errorf("%w: %w", errMasterGone, serr)
@@ -139,16 +145,18 @@ func (w *Worker) offer(c returnable, listener uint16, m Moved, late <-chan time.
 		return err
 	}
 	select {
-	case err := <-done:
-		return err
+	case err = <-done:
 	case <-k.lost: // all that the master said has been read
 		select {
-		case err := <-done:
-			return err
+		case err = <-done:
 		default:
 			return errMasterGone
 		}
 	}
+	if err == nil && !claimed(mine) {
+		return errMasterGone // or it had nobody to pass it on to
+	}
+	return err
 }
 
 // Moved returns the number of connections that were given back.
@@ -158,7 +166,7 @@ func (w *Worker) Moved() int { return int(w.moved.Load()) }
 func (p *Pool) returned(c *child, f ipc.Frame) error {
 	fds := append([]int(nil), f.Files...)
 	id, listener, m, err := parseMoved(f.Payload)
-	if err == nil && (len(fds)+f.Missing != 1 || len(fds) == 1 && !isConnection(fds[0])) {
+	if n := len(fds) + f.Missing; err == nil && (n < 1 || n > 2 || len(fds) > 0 && !isConnection(fds[0]) || len(fds) > 1 && !isToken(fds[1])) {
 		err = errProtocol
 	}
 	at, known := p.listenerOf(c, listener)
@@ -167,8 +175,15 @@ func (p *Pool) returned(c *child, f ipc.Frame) error {
 	}
 	if err == nil {
 		r := returning{w: c.window, id: id, fd: -1, listener: at, moved: m, since: time.Now()}
-		if len(fds) == 1 {
+		if f.Missing > 0 {
+			go closeForeign(fds) // what has come is of no use alone
+			fds = nil
+		}
+		if len(fds) > 0 {
 			r.fd = fds[0]
+		}
+		if len(fds) > 1 {
+			r.token = fds[1]
 		}
 		if !known {
 			r.listener = noListener
@@ -220,6 +235,7 @@ type returning struct {
 	w        *window
 	id       uint64 // the worker's
 	fd       int    // -1: there was none left for it
+	token    int    // see there; 0: there is none
 	listener uint16 // ours, or noListener
 	moved    Moved
 	since    time.Time
@@ -335,7 +351,7 @@ func (d *dispatcher) admit() {
 func (d *dispatcher) takeBack(r returning) {
 	d.serving.accepted++
 	d.queue = append(d.queue, held{
-		id: d.nextID, fd: r.fd, listener: r.listener, ledger: d.serving,
+		id: d.nextID, fd: r.fd, token: r.token, listener: r.listener, ledger: d.serving,
 		moved: &r.moved, at: time.Now(), consumed: consumed(r.fd),
 	})
 	d.nextID++
@@ -365,7 +381,7 @@ func (d *dispatcher) refer(r returning, why uint8) {
 		r.w.returning--
 	}
 	if r.fd >= 0 {
-		go closeForeign([]int{r.fd})
+		go closeForeign(held{fd: r.fd, token: r.token}.files(nil))
 	}
 }
 
@@ -390,7 +406,7 @@ func (w *window) sendMoved(h held, now time.Time) error {
 	m := *h.moved
 	m.Idle += max(now.Sub(h.at), 0) // it may have come in this very round
 	w.payload = appendMoved(w.payload[:0], h.id, w.number(h.listener), m)
-	w.fds = append(w.fds[:0], h.fd)
+	w.fds = h.files(w.fds[:0])
 	return w.conn.TrySend(msgMoved, w.payload, w.fds)
 }
 
@@ -422,12 +438,20 @@ func (w *Worker) takeMoved(k *link, f ipc.Frame) {
 	switch {
 	case err != nil:
 		closeForeign(f.Files)
-	case m.Handoff && len(f.Files) == 1 && int(listener) < len(w.listeners):
-		w.listeners[listener].adopt(incoming{id: id, fd: f.Files[0], moved: &m, from: k})
-	case len(f.Files) != 1 || int(listener) >= len(w.listeners) || !w.listeners[listener].push(incoming{id: id, fd: f.Files[0], moved: &m, from: k}):
-		for _, fd := range f.Files {
-			unix.Close(fd)
+		return
+	case f.Missing == 0 && len(f.Files) > 0 && len(f.Files) <= 2 && int(listener) < len(w.listeners):
+		in := incoming{id: id, fd: f.Files[0], moved: &m, from: k}
+		if len(f.Files) == 2 {
+			in.token = f.Files[1]
 		}
-		k.settle(msgNack, []uint64{id})
+		if m.Handoff {
+			w.listeners[listener].adopt(in)
+			return
+		}
+		if w.listeners[listener].push(in) {
+			return
+		}
 	}
+	closeAllFDs(f.Files)
+	k.settle(msgNack, []uint64{id})
 }

@@ -46,6 +46,7 @@ type incoming struct {
 	id    uint64
 	fd    int
 	moved *Moved // it comes from another worker
+	token int    // of that one, see there; 0: there is none
 	from  *link  // whose master has a copy of it; nil: nobody has
 }
 
@@ -238,7 +239,7 @@ func (l *Listener) Close() error {
 			in := l.waiting[n]
 			ids[n] = in.id
 			if from.alive() {
-				unix.Close(in.fd)
+				in.close()
 			} else if c, err := newConn(l, in); err == nil {
 				l.taken = append(l.taken, c) // there is nobody to send it back to
 			}
@@ -264,8 +265,16 @@ func (l *Listener) Discard() {
 	l.checkEmpty()
 }
 
-// newConn makes a net.Conn of a descriptor that it owns from then on.
-func newConn(l *Listener, in incoming) (net.Conn, error) {
+// newConn makes a net.Conn of a descriptor that it owns from then on, and claims
+// the connection if it comes from another worker.
+func newConn(l *Listener, in incoming) (c net.Conn, err error) {
+	defer func() {
+		if err == nil {
+			claim(in.token)
+		} else if in.token != 0 {
+			unix.Close(in.token)
+		}
+	}()
 	f := os.NewFile(uintptr(in.fd), "connection")
 	inner, err := net.FileConn(f)
 	f.Close()
@@ -286,9 +295,9 @@ func newConn(l *Listener, in incoming) (net.Conn, error) {
 			moved = nil
 		}
 	}
-	c := l.w.counters
-	c.open.Add(1)
-	c.total.Add(1)
+	counters := l.w.counters
+	counters.open.Add(1)
+	counters.total.Add(1)
 	switch inner := inner.(type) {
 	case *net.TCPConn:
 		return &tcpConn{conn[*net.TCPConn]{inner: inner, l: l, moved: moved, first: first}}, nil
@@ -296,6 +305,6 @@ func newConn(l *Listener, in incoming) (net.Conn, error) {
 		return &unixConn{conn[*net.UnixConn]{inner: inner, l: l, moved: moved, first: first}}, nil
 	}
 	inner.Close()
-	c.open.Add(-1)
+	counters.open.Add(-1)
 	return nil, fmt.Errorf("connection: unexpected %T on a %s listener", inner, l.info.Network)
 }
