@@ -15,8 +15,9 @@ func FilesNeeded(workers, maxDraining int) (least, most int) {
 	least = reservedFiles + acceptBatch + 2*generation
 	// One generation starts, one serves, the others drain, and all but the
 	// starting one are handed over as duplicates, with what is unacknowledged.
-	// The connections of one generation move at a time: that takes a second.
+	// The connections of one generation move at a time: that takes a second. Each
+	// has a token with it.
 	most = reservedFiles + acceptBatch + (maxDraining+2)*generation + (maxDraining+1)*handover +
-		2*window + workers*maxReturns
+		2*2*window + 2*workers*maxReturns
 	return least, most
 }
