@@ -57,6 +57,7 @@ type childRecord struct {
 	Reason     string       `json:"reason"`
 	Report     *Drained     `json:"report,omitempty"`
 	Dispatched uint64       `json:"dispatched"`
+	Brought    uint64       `json:"brought"`
 	Unacked    []heldRecord `json:"unacked"`
 }
 
@@ -209,7 +210,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 				Listeners: own,
 				Slot:      c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
 				DrainBy: c.drainBy, Expected: c.expected, Restarts: g.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
-				Dispatched: c.window.dispatched, Unacked: hold(c.window.unacked),
+				Dispatched: c.window.dispatched, Brought: c.window.brought, Unacked: hold(c.window.unacked),
 			})
 		}
 		h.Generations = append(h.Generations, gs)
@@ -380,7 +381,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
 			c.window.numbers = p.numbers(ws.Listeners)
-			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched
+			c.window.unacked, c.window.dispatched, c.window.brought = unacked, ws.Dispatched, ws.Brought
 			g.slot(ws.Slot).restarts = ws.Restarts
 			if c.state == WorkerIsDraining {
 				left := max(time.Until(c.drainBy), 0)
