@@ -156,7 +156,7 @@ type reply chan control.Verdict
 func (c *court) asks(w want) reply {
 	c.t.Helper()
 	r, once := make(reply, 1), new(atomic.Bool)
-	c.ask(request{want: w, answer: func(v control.Verdict) {
+	c.ask(request{want: w, signal: true, answer: func(v control.Verdict) {
 		if once.Swap(true) {
 			c.t.Errorf("%s was answered twice, then with %+v", w, v)
 			return

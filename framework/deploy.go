@@ -3,6 +3,7 @@ package framework
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/baton-go/baton/internal/control"
@@ -39,6 +40,12 @@ var wants = [...]string{control.ActionReload, control.ActionUpgrade, control.Act
 
 func (w want) String() string { return wants[w] }
 
+// passable says whether the next master can be told by a signal, for which
+// nobody gets an answer: a stop, or what came as a signal.
+func (r request) passable() bool {
+	return r.want == wantStop || r.want == wantStopNow || r.signal && r.want != wantScale
+}
+
 // action is what is done about it.
 type action int
 
@@ -67,6 +74,7 @@ type request struct {
 	asked  time.Time
 	from   int // the generation that is to be rolled back; 0: any
 	scale  control.ScaleRequest
+	signal bool // nobody waits for the answer
 	answer func(control.Verdict)
 }
 
@@ -115,8 +123,8 @@ func (a *arbiter) ask(r request) {
 	case <-a.ended:
 		v := control.Verdict{Action: r.want.String(), Reason: "the service has stopped"}
 		switch {
-		case a.handed && (r.want == wantScale || r.want == wantRollback):
-			v.Reason = newMaster
+		case a.handed && !r.passable():
+			v.Reason, v.Elsewhere = newMaster, true
 		case a.handed:
 			a.jobs.passOn(r.want)
 			v.OK, v.Reason = true, passedOn
@@ -297,16 +305,16 @@ func (a *arbiter) passOn() {
 		return
 	}
 	switch { // an upgrade answers both
-	case len(a.later[wantUpgrade]) > 0:
+	case slices.ContainsFunc(a.later[wantUpgrade], request.passable):
 		a.jobs.passOn(wantUpgrade)
-	case len(a.later[wantReload]) > 0:
+	case slices.ContainsFunc(a.later[wantReload], request.passable):
 		a.jobs.passOn(wantReload)
 	}
 	for w, rs := range a.later {
 		for _, r := range rs {
 			v := control.Verdict{OK: true, Action: w.String(), Reason: passedOn}
-			if w == wantRollback { // no signal asks for it
-				v.OK, v.Reason = false, newMaster
+			if !r.passable() {
+				v.OK, v.Reason, v.Elsewhere = false, newMaster, true
 			}
 			r.answer(v)
 		}

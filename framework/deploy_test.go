@@ -228,6 +228,29 @@ func TestUpgradePassesLaterWishesOn(t *testing.T) {
 	}
 }
 
+// Who waits for a verdict has it from the new master, whom he asks himself.
+func TestVerdictsAreTheNewMasters(t *testing.T) {
+	for _, w := range []want{wantReload, wantUpgrade, wantRollback} {
+		c := newCourt(t)
+		j, first := c.enter(upgrading)
+		later := make(reply, 2)
+		ask := func() { c.ask(request{want: w, answer: func(v control.Verdict) { later <- v }}) }
+		ask()
+		j.end(control.Verdict{OK: true, Generation: 2})
+		c.verdict(first)
+		if v := c.verdict(later); v.OK || !v.Elsewhere {
+			t.Errorf("%s during the upgrade: %+v", w, v)
+		}
+		<-c.ended
+		if ask(); len(c.done) > 0 {
+			t.Errorf("%s: did %q", w, <-c.done)
+		}
+		if v := c.verdict(later); v.OK || !v.Elsewhere {
+			t.Errorf("%s after the upgrade: %+v", w, v)
+		}
+	}
+}
+
 // TestStopThatAnUpgradeOutran: a TERM that came when the new master could not be
 // taken back goes to it; what was to be deployed after that is not.
 func TestStopThatAnUpgradeOutran(t *testing.T) {

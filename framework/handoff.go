@@ -77,6 +77,7 @@ func Handoff(c net.Conn, unread, state []byte) error {
 		mc.Restore()
 		return err
 	}
+	mc.Left()
 	return nil
 }
 

@@ -29,7 +29,8 @@ const ownerWorkers = "workers"
 type offer struct {
 	Generation int             `json:"generation"` // the number of its first one
 	RuntimeDir string          `json:"runtime_dir"`
-	MadeDir    bool            `json:"made_dir"` // it was made by us
+	MadeDir    bool            `json:"made_dir"`    // it was made by us
+	DefaultDir bool            `json:"default_dir"` // nobody has named it
 	Listeners  []listener.Spec `json:"listeners"`
 	Upgrades   int             `json:"upgrades"`
 	PIDFile    string          `json:"pid_file"`
@@ -58,7 +59,7 @@ func (m *master) readOffer() error {
 func (m *master) makeOffer() []byte {
 	keys := m.tickets.Record()
 	data, err := json.Marshal(offer{
-		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), Listeners: m.o.Listeners,
+		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), DefaultDir: m.o.RuntimeDir == "", Listeners: m.o.Listeners,
 		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(), Tickets: &keys,
 		Activated: m.activated,
 	})

@@ -70,7 +70,11 @@ func (m *master) rollback(ctx context.Context, from int) control.Verdict {
 		return m.report(control.ActionRollback, began, m.refused(s.Number, err))
 	}
 	m.o.logger.Warn("rolled back, the next reload takes the binary on disk again", "generation", s.Number, "binary", s.Binary.Path)
-	return m.report(control.ActionRollback, began, control.Verdict{OK: true, Generation: s.Number})
+	v := control.Verdict{OK: true, Generation: s.Number, Reason: "the binary on disk is another"}
+	if from != 0 {
+		v.Reason = fmt.Sprintf("generation %d crashed again and again; %s", from, v.Reason)
+	}
+	return m.report(control.ActionRollback, began, v)
 }
 
 // failing takes back a young generation whose workers keep dying.

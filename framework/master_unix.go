@@ -206,6 +206,9 @@ func (m *master) claim() error {
 	if err != nil {
 		return fmt.Errorf("baton: runtime directory: %w", err)
 	}
+	if m.pred != nil && m.o.RuntimeDir == "" && m.offer.DefaultDir {
+		path = m.offer.RuntimeDir // its name comes from the listeners of the first start
+	}
 	if m.dir, err = rundir.Open(path); err != nil {
 		return fmt.Errorf("baton: runtime directory: %w", err)
 	}

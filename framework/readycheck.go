@@ -3,7 +3,9 @@ package framework
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -16,6 +18,10 @@ import (
 // is refused. An answer below 400 is good. 503 means not yet: it is asked again
 // until ReadyTimeout. Any other answer refuses the generation at once, and so
 // does a handler that panics.
+//
+// The handler is that of Run or RunFunc, and is called directly: hooks of the
+// http.Server take no part. The request looks like one from this machine, with
+// TLS if the listener has it.
 //
 // Default "": nothing is asked. Variable BATON_READY_CHECK. Not for Serve, which
 // has no handler: see ReadyCheckFunc.
@@ -84,7 +90,7 @@ func (o *options) passes(ctx context.Context, built <-chan http.Handler) error {
 func (o *options) askHandler(ctx context.Context, h http.Handler) error {
 	said := ""
 	for {
-		code, text, err := askOnce(ctx, h, o.readyCheck)
+		code, text, err := askOnce(ctx, h, o.readyCheck, o.readyTLS())
 		switch {
 		case err != nil:
 			return err
@@ -111,12 +117,13 @@ func (o *options) askHandler(ctx context.Context, h http.Handler) error {
 }
 
 // askOnce sends one request through h.
-func askOnce(ctx context.Context, h http.Handler, path string) (code int, text string, err error) {
+func askOnce(ctx context.Context, h http.Handler, path string, state *tls.ConnectionState) (code int, text string, err error) {
+	ctx = context.WithValue(ctx, http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, http.NoBody)
 	if err != nil {
 		return 0, "", err
 	}
-	r.RequestURI, r.RemoteAddr = path, "127.0.0.1:0"
+	r.RequestURI, r.RemoteAddr, r.TLS = path, "127.0.0.1:0", state
 	r.Header.Set("User-Agent", "baton-ready-check")
 	a := &checkAnswer{header: http.Header{}}
 	defer func() {
@@ -127,6 +134,21 @@ func askOnce(ctx context.Context, h http.Handler, path string) (code int, text s
 	h.ServeHTTP(a, r)
 	a.WriteHeader(http.StatusOK)
 	return a.code, strings.TrimSpace(a.body.String()), nil
+}
+
+// readyTLS is what the check says of TLS: of the first listener that the main
+// handler serves.
+func (o *options) readyTLS() *tls.ConnectionState {
+	for _, name := range o.listenerNames() {
+		if _, own := o.handlers[name]; own {
+			continue
+		}
+		if o.tls[name] == nil {
+			return nil
+		}
+		return &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, CipherSuite: tls.TLS_AES_128_GCM_SHA256}
+	}
+	return nil
 }
 
 // checkAnswer keeps the status of an answer, and the beginning of its body.

@@ -2,8 +2,10 @@ package framework
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -110,5 +112,19 @@ func TestReadyCheckNeedsAHandler(t *testing.T) {
 		if p := problemsOf(t, err); len(p) != 1 || p[0] != tt.want {
 			t.Errorf("%q, want %q", p, tt.want)
 		}
+	}
+}
+
+// A handler may insist on TLS, or on knowing where it was asked.
+func TestReadyCheckLooksLikeARequestOfTheListener(t *testing.T) {
+	o := mustResolve(t, environment{}, ReadyCheck("/"), TLSConfig(&tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}))
+	built := make(chan http.Handler, 1)
+	built <- http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || r.TLS.Version == 0 || r.Context().Value(http.LocalAddrContextKey).(net.Addr).Network() != "tcp" {
+			http.Error(w, "not for me", http.StatusForbidden)
+		}
+	})
+	if err := o.passes(t.Context(), built); err != nil {
+		t.Error(err)
 	}
 }

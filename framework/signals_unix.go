@@ -77,7 +77,7 @@ func (m *master) take(c masterSignals, quit <-chan struct{}) error {
 				continue
 			}
 		}
-		m.arbiter.ask(request{want: w, scale: s, answer: func(v control.Verdict) {
+		m.arbiter.ask(request{want: w, scale: s, signal: true, answer: func(v control.Verdict) {
 			if !v.OK && v.Generation == 0 { // else the deploy has been logged
 				m.o.logger.Warn(v.Action+" refused", "reason", v.Reason)
 			}

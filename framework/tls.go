@@ -56,7 +56,7 @@ func TLS(certFile, keyFile string, listenerNames ...string) Option {
 //
 // Where the config has session ticket keys of its own (SetSessionTicketKeys,
 // SessionTicketKey, WrapSession, UnwrapSession) or SessionTicketsDisabled, it
-// keeps to that: several hosts for one name need keys of their own making.
+// keeps to that, as it does where the config has served before: several hosts for one name need keys of their own making.
 // Sessions are resumed by workers of later generations too; what must be
 // checked on each connection belongs into VerifyConnection, which is called for
 // resumed ones, unlike VerifyPeerCertificate.

@@ -33,6 +33,14 @@ func candidate(s *service, old process) process {
 	return found[0]
 }
 
+// waitWorkersOf waits until a master has started n workers.
+func waitWorkersOf(s *service, master process, n int) {
+	s.t.Helper()
+	eventually(s.t, waitTime, "the new master has started its workers", func() bool {
+		return len(findProcesses(func(p process) bool { return p.PPID == master.PID && p.State != "Z" })) == n
+	})
+}
+
 func candidates(s *service, old process) []process {
 	return findProcesses(func(p process) bool {
 		if p.Session != s.session || p.PPID != old.PID || p.Group != old.Group {
@@ -74,7 +82,7 @@ func TestUpgradeWhoseNewMasterEndsIsRefused(t *testing.T) {
 			installSlow(s, "v2", time.Minute)
 			verdict := begin(s, control.StateUpgrading, s.client.Upgrade)
 			next := candidate(s, old)
-			s.waitProcesses(3 + 3) // it has come as far as its workers
+			waitWorkersOf(s, next, 2) // it has come so far
 			if err := next.signal(c.sig); err != nil {
 				t.Fatal(err)
 			}

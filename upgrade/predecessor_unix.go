@@ -178,6 +178,8 @@ func (p *Predecessor) inherit(why error) error {
 		case errors.Is(err, ErrCancelled) || errors.Is(err, context.DeadlineExceeded):
 			return err
 		case err != nil: // the end of all that it said
+			// Nobody hears it, but without it tableflip refuses the next upgrade.
+			_ = p.flip.Ready()
 			return nil
 		}
 		m.close()

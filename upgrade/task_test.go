@@ -244,6 +244,9 @@ func candidate(u *Upgrader, p *Predecessor) int {
 	case "dies":
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 		select {}
+	case "loses its predecessor":
+		_ = unix.Kill(os.Getppid(), unix.SIGKILL)
+		<-p.Lost()
 	case "leaks":
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), taskEnv+"=alone")
@@ -259,6 +262,12 @@ func candidate(u *Upgrader, p *Predecessor) int {
 	defer cancel()
 	if err := p.Gone(ctx); err != nil {
 		return failed(err)
+	}
+	if how == "loses its predecessor" { // it is as good as any, and can be replaced
+		os.Setenv(candidateEnv, "good")
+		if _, err := u.Upgrade(ctx, Handover{Offer: []byte("the offer"), Freeze: entries, Thaw: func() {}}); err != nil {
+			return failed(err)
+		}
 	}
 	say(r)
 	return 0

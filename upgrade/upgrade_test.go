@@ -151,6 +151,18 @@ func TestCandidateThatHangsIsKilledAndTheOldGoesOn(t *testing.T) {
 	s.succeeds("good", s.cmd.Process.Pid)
 }
 
+// Who takes over from a process that dies in the last moment can be replaced in
+// its turn.
+func TestHeirCanBeUpgraded(t *testing.T) {
+	s := startService(t, "old")
+	s.upgrade("loses its predecessor")
+	for range 2 {
+		if r := s.report(); r.Who != "new" || r.Err != "" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 // The old process dies right after it has begun to act again: the new one must
 // not take over what was true before.
 func TestCandidateThatIsTooSlowNeverTakesOver(t *testing.T) {

@@ -22,9 +22,22 @@ func confined(start func() error) error {
 		}
 		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 		if err == nil {
-			err = start()
+			err = dumpable(start)
 		}
 		result <- err
 	}()
 	return <-result
+}
+
+// dumpable calls start, and lets this process be looked into afterwards as
+// before, by the next master among others. A child shares its memory until it
+// executes, and the mark that the kernel makes there when it becomes another
+// user (prctl(2), PR_SET_DUMPABLE).
+func dumpable(start func() error) error {
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || before != 1 {
+		return start()
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }()
+	return start()
 }

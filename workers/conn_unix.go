@@ -79,8 +79,24 @@ func (c *conn[S]) RemoteAddr() net.Addr               { return c.inner.RemoteAdd
 func (c *conn[S]) SetDeadline(t time.Time) error      { return c.inner.SetDeadline(t) }
 func (c *conn[S]) SetReadDeadline(t time.Time) error  { return c.inner.SetReadDeadline(t) }
 func (c *conn[S]) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
-func (c *conn[S]) CloseRead() error                   { return c.inner.CloseRead() }
-func (c *conn[S]) CloseWrite() error                  { return c.inner.CloseWrite() }
+
+// CloseRead shuts down the reading side.
+func (c *conn[S]) CloseRead() error {
+	if !c.use() {
+		return net.ErrClosed
+	}
+	defer c.done()
+	return c.inner.CloseRead()
+}
+
+// CloseWrite shuts down the writing side.
+func (c *conn[S]) CloseWrite() error {
+	if !c.use() {
+		return net.ErrClosed
+	}
+	defer c.done()
+	return c.inner.CloseWrite()
+}
 
 // SyscallConn gives access to the descriptor.
 func (c *conn[S]) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }

@@ -71,11 +71,14 @@ type window struct {
 	batch   []held // assigned in this round, not sent yet
 	closing []int  // acknowledged: the master's descriptors to close
 
-	stalled   bool      // does not answer
-	blocked   time.Time // until then it gets nothing: its socket or its descriptors are full
-	backoff   time.Duration
-	gone      bool // dead or dying: nothing can be sent
-	returning int  // connections it offers to give back
+	stalled    bool      // does not answer
+	blocked    time.Time // until then it gets nothing: its socket or its descriptors are full
+	backoff    time.Duration
+	gone       bool   // dead or dying: nothing can be sent
+	returning  int    // connections it offers to give back
+	unanswered int    // that it gave back and can have no answer to
+	brought    uint64 // that were taken back from it
+	fostered   bool   // it has accepted for itself: nobody knows how many it got
 
 	dispatched uint64
 	payload    []byte

@@ -155,7 +155,7 @@ func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
 		m.binary.Close() // the generation has one
 	}
 	c.window = p.d.newWindow(c.conn, ws.Slot, g.ledger)
-	c.window.dispatched = ws.Dispatched
+	c.window.dispatched, c.window.fostered = ws.Dispatched, true
 	c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 	g.slot(ws.Slot).restarts = ws.Restarts
 	g.children = append(g.children, c)

@@ -32,6 +32,7 @@ func newAdopting(t *testing.T, workers int) (*dispatcher, []*far) {
 func (a *far) offer(id uint64, listener uint16) *net.TCPConn {
 	a.t.Helper()
 	client, fd := tcpPair(a.t)
+	a.w.dispatched++ // it had it
 	m := Moved{Handoff: true, State: []byte("state"), Unread: []byte("unread")}
 	if err := a.w.d.giveBack(returning{w: a.w, id: id, fd: fd, listener: listener, moved: m}); err != nil {
 		a.t.Fatal(err)
@@ -207,6 +208,7 @@ func TestOffersWaitForTheFirstToServe(t *testing.T) {
 		old.offer(uint64(id), listener)
 	}
 	idle := socket(t)
+	old.w.dispatched++
 	if err := d.giveBack(returning{w: old.w, id: 3, fd: idle}); err != nil {
 		t.Fatal(err)
 	}

@@ -57,8 +57,10 @@ type childRecord struct {
 	Reason     string       `json:"reason"`
 	Report     *Drained     `json:"report,omitempty"`
 	Dispatched uint64       `json:"dispatched"`
+	Brought    uint64       `json:"brought"`
 	Unacked    []heldRecord `json:"unacked"`
 	Entrusted  bool         `json:"entrusted"` // it can live on without a master
+	Fostered   bool         `json:"fostered"`  // it has, and accepted for itself
 
 	// For a master that is handed nothing: what it has to find, and to be shown.
 	Start uint64 `json:"start,omitempty"`
@@ -241,7 +243,7 @@ func (c *child) record(ours []string) childRecord {
 		Listeners: ours,
 		Slot:      c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
 		DrainBy: c.drainBy, Expected: c.expected, Restarts: c.gen.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
-		Dispatched: c.window.dispatched, Entrusted: c.entrusted,
+		Dispatched: c.window.dispatched, Brought: c.window.brought, Entrusted: c.entrusted, Fostered: c.window.fostered,
 	}
 }
 
@@ -426,7 +428,8 @@ func (p *Pool) adopt(in *Inheritance) error {
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
 			c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
-			c.window.unacked, c.window.dispatched = unacked, ws.Dispatched
+			c.window.unacked, c.window.dispatched, c.window.brought = unacked, ws.Dispatched, ws.Brought
+			c.window.fostered = ws.Fostered
 			g.slot(ws.Slot).restarts = ws.Restarts
 			if c.state == WorkerIsDraining {
 				left := max(time.Until(c.drainBy), 0)

@@ -146,6 +146,7 @@ func history(t *testing.T, r *rand.Rand) {
 				serve()
 			}
 		case 12: // one is handed off
+			a.w.dispatched++ // that came otherwise
 			m := Moved{Handoff: true, State: []byte("s")}
 			if err := d.giveBack(returning{w: a.w, id: r.Uint64(), fd: socket(t), listener: uint16(r.Intn(3)), moved: m}); err != nil {
 				t.Fatal(err)

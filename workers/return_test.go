@@ -26,6 +26,7 @@ type drainingFar struct {
 func newDrainingFar(t *testing.T, d *dispatcher) *drainingFar {
 	t.Helper()
 	a := newFar(t, d, 1, newLedger(0))
+	a.w.dispatched = 1 << 20 // it had many
 	return &drainingFar{far: a, p: &Pool{d: d, acceptors: make([]*acceptor, 2)}, c: &child{window: a.w}}
 }
 

@@ -263,12 +263,13 @@ func (d *dispatcher) takes(r returning) (why uint8, ok bool) {
 
 // giveBack takes a connection that a worker returns, now or once there is room.
 // A worker that returns more at a time than it may breaks the protocol, as does
-// one that does not read the answers. It is counted with some latitude: it may
-// have read an answer before we know that it was sent.
+// one that does not read the answers, and one that returns more than it ever
+// got. It is counted with some latitude: it may have read an answer before we
+// know that it was sent.
 func (d *dispatcher) giveBack(r returning) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if r.w.returning >= 2*maxReturns {
+	if r.w.returning+r.w.unanswered >= 2*maxReturns || r.w.brought+uint64(r.w.returning) >= r.w.dispatched && !r.w.fostered {
 		return errProtocol
 	}
 	r.w.returning++
@@ -349,17 +350,23 @@ func (d *dispatcher) admit() {
 
 // takeBack queues a connection that was returned. Called locked.
 func (d *dispatcher) takeBack(r returning) {
-	d.serving.accepted++
+	l := d.serving
+	if l == nil {
+		l = r.w.ledger // nobody serves yet, who will is told to
+	}
+	l.accepted++
+	r.w.brought++
 	d.queue = append(d.queue, held{
-		id: d.nextID, fd: r.fd, token: r.token, listener: r.listener, ledger: d.serving,
+		id: d.nextID, fd: r.fd, token: r.token, listener: r.listener, ledger: l,
 		moved: &r.moved, at: time.Now(), consumed: consumed(r.fd),
 	})
 	d.nextID++
 }
 
-// refer answers that the connection stays its worker's, and why. The worker has one under way until it has the
-// answer. A dead one keeps nothing: it is queued, with room or without. Called
-// locked.
+// refer answers that the connection stays its worker's, and why. The worker has
+// one under way until it has the answer. A dead one keeps nothing: it is queued,
+// with room or without. One that only seems dead, since it has shut its socket,
+// gets no further by that than by not reading. Called locked.
 func (d *dispatcher) refer(r returning, why uint8) {
 	reply := append(appendID(nil, r.id), why)
 	err := r.w.conn.TrySend(msgKeep, reply, nil)
@@ -373,8 +380,9 @@ func (d *dispatcher) refer(r returning, why uint8) {
 			r.w.returning--
 			d.mu.Unlock()
 		}()
-	case err != nil && why == keptLate && r.fd >= 0 && d.serving != nil:
+	case err != nil && why == keptLate && r.fd >= 0:
 		r.w.returning--
+		r.w.unanswered++
 		d.takeBack(r)
 		return
 	default:

@@ -1,5 +1,5 @@
 // Command batonctl asks a running service for its status and tells it to
-// reload, upgrade, scale or stop, over the control socket in its runtime
+// reload, upgrade, roll back, scale or stop, over the control socket in its runtime
 // directory.
 //
 //	batonctl [--socket PATH | --runtime-dir DIR] [--timeout 60s] COMMAND
@@ -7,6 +7,7 @@
 //	status [--json] [--watch[=1s]]   show generations and workers
 //	reload                           replace the workers
 //	upgrade                          replace the master and the workers
+//	rollback                         back to the release that served before
 //	scale N|+N|-N                    change the number of workers
 //	stop [--now]                     drain and end, or end at once
 //
@@ -14,7 +15,7 @@
 // systemd sets for ExecReload=), or by looking into the default places, where
 // exactly one service must answer.
 //
-// reload, upgrade, scale and stop return when the service has decided, however
+// reload, upgrade, rollback, scale and stop return when the service has decided, however
 // long that takes, unless --timeout says otherwise; status waits for 10 s at
 // most. A timeout of 0 is none. Giving up the wait, by a timeout or Ctrl-C, does
 // not undo what was asked for.

@@ -55,6 +55,8 @@ func render(w io.Writer, st control.Status, now time.Time) {
 	}
 	if d := st.LastDeploy; d != nil && !d.OK {
 		fmt.Fprintf(w, "\nlast deploy: %s\n", refused(d.Action, *d))
+	} else if d != nil && d.Action == control.ActionRollback {
+		fmt.Fprintf(w, "\nlast deploy: %s\n", done(d.Action, *d))
 	}
 }
 

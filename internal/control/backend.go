@@ -37,7 +37,7 @@ type Backend interface {
 type Verdict struct {
 	// OK is whether it was done.
 	OK bool `json:"ok"`
-	// Action: reload, upgrade, scale or stop.
+	// Action: reload, upgrade, rollback, scale or stop.
 	Action string `json:"action"`
 	// Generation that serves because of it, or that was refused; 0 if none.
 	Generation int `json:"generation,omitempty"`
@@ -49,6 +49,9 @@ type Verdict struct {
 	TookMS int64 `json:"took_ms"`
 	// Coalesced is whether several requests were answered by one deploy.
 	Coalesced bool `json:"coalesced,omitempty"`
+	// Elsewhere is whether a new master has to be asked, which answers at the
+	// same socket; nothing was done. A Client asks it.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 }
 
 // ScaleRequest asks for a number of workers: Workers in all, or Delta more

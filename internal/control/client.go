@@ -125,7 +125,19 @@ func (c *Client) probe(ctx context.Context, path string) error {
 	return nil
 }
 
+// maxAsked bounds how many masters are asked, one after the other.
+const maxAsked = 10
+
 func (c *Client) verdict(ctx context.Context, path string, req any) (Verdict, error) {
+	for n := 1; ; n++ {
+		v, err := c.ask(ctx, path, req)
+		if err != nil || !v.Elsewhere || n == maxAsked {
+			return v, err
+		}
+	}
+}
+
+func (c *Client) ask(ctx context.Context, path string, req any) (Verdict, error) {
 	var v Verdict
 	code, raw, err := c.do(ctx, http.MethodPost, path, req)
 	if err != nil {

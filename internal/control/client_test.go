@@ -14,6 +14,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// The old master says that there is a new one, and that one is asked.
+func TestClientAsksTheNewMaster(t *testing.T) {
+	asked := 0
+	f := start(t, &script{reload: func(context.Context) Verdict {
+		if asked++; asked < 3 {
+			return Verdict{Action: ActionReload, Reason: "there is a new master", Elsewhere: true}
+		}
+		return Verdict{OK: true, Action: ActionReload, Generation: 4}
+	}}, nil)
+	v, err := NewClient(f.socket).Reload(t.Context())
+	if err != nil || !v.OK || v.Generation != 4 || asked != 3 {
+		t.Errorf("%+v, %v after %d answers", v, err, asked)
+	}
+}
+
 func TestClientCarriesEverything(t *testing.T) {
 	want := sample()
 	b := &script{

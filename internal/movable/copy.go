@@ -77,11 +77,6 @@ var ErrReading = errors.New("a Read is in progress")
 // Close does nothing. The error is net.ErrClosed if the connection was closed
 // or taken away.
 func (c *Conn) Release() (s Stream, unread []byte, err error) {
-	defer func() {
-		if err == nil {
-			c.ended()
-		}
-	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -94,6 +89,9 @@ func (c *Conn) Release() (s Stream, unread []byte, err error) {
 	c.gone.Store(true)
 	return c.inner, c.pending, nil
 }
+
+// Left says that the Stream, which was released, has been taken.
+func (c *Conn) Left() { c.ended() }
 
 // Restore undoes Release: nobody has taken the Stream.
 func (c *Conn) Restore() {

@@ -1,6 +1,6 @@
 package movable
 
-// OnEnd has f called once, when the connection is closed or released: for one
+// OnEnd has f called once, when the connection is closed or has left: for one
 // that net/http has let go of, and says no more about. It is called before the
 // Stream is closed, and at once if that has happened.
 func (c *Conn) OnEnd(f func()) {
