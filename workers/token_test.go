@@ -126,6 +126,7 @@ func TestConnectionIsClaimedWhenItIsAccepted(t *testing.T) {
 			t.Error("it is accepted, and not claimed")
 		}
 	}
+	mustAccept(t, w.Listeners()[0])
 	third := give(3)
 	m.wants(msgAck, 1, 2)
 	m.synced()
