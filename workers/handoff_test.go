@@ -283,14 +283,12 @@ func TestHandoffIsOfferedAgain(t *testing.T) {
 func TestHandoffsWaitForEachOther(t *testing.T) {
 	m, w := newMaster(t, "tcp")
 	var done []handedOff
+	var offers []uint64
 	for id := range uint64(maxReturns) {
 		m.tcp(id)
 		done = append(done, handOff(mustAccept(t, w.Listeners()[0]), "", ""))
-	}
-	var offers []uint64
-	for range maxReturns {
-		id, _, _ := m.offered()
-		offers = append(offers, id)
+		offer, _, _ := m.offered() // or they could come in another order
+		offers = append(offers, offer)
 	}
 	m.tcp(maxReturns)
 	c := mustAccept(t, w.Listeners()[0]).(loan)
