@@ -168,6 +168,7 @@ func TestOrphansAccept(t *testing.T) {
 		t.Errorf("the slow request: %v", err)
 	}
 	s.restart()
+	s.waitStatus("only the new generation", oneGeneration)
 	if err := idle.send("/version"); err != nil {
 		t.Fatal(err)
 	}
