@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -82,7 +83,7 @@ func TestOrphansLeaveWhenNobodyComes(t *testing.T) {
 	s := newService(t, appConfig{Workers: 2}, withEnv("BATON_ORPHAN_TIMEOUT=1s"))
 	s.killMaster()
 	slow := s.openRequests(4, "/slow?d=2s")
-	requireFreed(t, s.addr, 1*time.Second+soon)
+	requireLeft(t, s.addr, 1*time.Second+soon)
 	requireAnswers(t, slow, waitTime)
 	s.waitProcesses(0)
 }
@@ -97,9 +98,23 @@ func TestOrphansLeaveWhenToldTo(t *testing.T) {
 	for _, w := range workers {
 		signalPID(t, w.PID, syscall.SIGTERM)
 	}
-	requireFreed(t, s.addr, soon)
+	requireLeft(t, s.addr, soon)
 	requireAnswers(t, slow, waitTime)
 	s.waitProcesses(0)
+}
+
+// requireLeft is requireFreed for orphans, of which none knows that it is the last
+// one: who connects in that very moment may see a reset.
+func requireLeft(t *testing.T, addr string, bound time.Duration) {
+	t.Helper()
+	eventually(t, bound, addr+" refuses connections", func() bool {
+		c, err := net.DialTimeout("tcp", addr, dialTime)
+		if err == nil {
+			c.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	requireFreed(t, addr, soon)
 }
 
 // queueLength is how many connections wait in the kernel at addr.
