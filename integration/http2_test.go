@@ -117,9 +117,10 @@ func TestHTTP2LosesNothing(t *testing.T) {
 			}
 			l.finish(t)
 			t.Logf("%d deploys", deploys)
-			// The old generations have nothing that they could wait for.
+			// The old generations have nothing that they could wait for. Most of them
+			// had a connection: a client may come back only after the next deploy.
 			st := s.waitStatus("only the new generation", oneGeneration)
-			if d := st.Drained; len(d.Cut) > 0 || d.SoftDrained["http2"]+d.Finished["http2"] < deploys {
+			if d := st.Drained; len(d.Cut) > 0 || d.SoftDrained["http2"]+d.Finished["http2"] < deploys/2 {
 				t.Errorf("after %d deploys: %+v", deploys, d)
 			}
 			checkLedger(t, st)
