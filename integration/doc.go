@@ -32,6 +32,7 @@
 //	s.waitLog(part), s.countLog(part)
 //	s.exitCode()                  waits for the end of the last master and of all workers
 //	s.waitProcesses(n)            in at most 10 s
+//	s.killMaster(), s.restart(), s.crash()   a killed master, the next one, both
 //	s.processes()                 every process of the service, zombies included
 //	s.get(path), s.tryGet(path)   one request on a connection of its own
 //	s.start(load.Config{...})     load against s.addr in the background; returns its end
