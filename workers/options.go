@@ -14,6 +14,7 @@ type Options struct {
 	IdleGrace    time.Duration // how long a draining worker keeps idle connections
 	MaxDraining  int           // old generations at a time; the oldest beyond are cut
 	Adopts       []string      // keys of the listeners whose handed-off connections it takes
+	Dispatch     string        // name of the policy; "": round-robin
 
 	// OrphanTimeout is how long workers live on when their master has died and
 	// no other has come; 0: they drain and leave.
