@@ -15,6 +15,7 @@ import (
 
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/workers"
+	"github.com/baton-go/baton/workers/dispatch"
 )
 
 // settings is the part of the options that travels: each binary resolves its
@@ -39,6 +40,7 @@ type generationSettings struct {
 	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
 	Adopts       []string // names of the listeners with an OnAdopt, in order
+	Dispatch     string   // name of the policy
 
 	OrphanTimeout time.Duration // 0: never
 }
@@ -111,6 +113,7 @@ type options struct {
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
 	adopters   map[string]func(net.Conn, []byte) // by listener name
+	policy     dispatch.Policy                   // of Dispatch, whatever the environment says; may be nil
 
 	readyCheck  string // a path; "": none
 	readyChecks []func(context.Context) error
@@ -138,6 +141,7 @@ func defaultOptions(env environment) *options {
 			IdleGrace:    5 * time.Second,
 			DrainSpread:  5 * time.Second,
 			MaxDraining:  8,
+			Dispatch:     dispatch.RoundRobin().Name(),
 
 			OrphanTimeout: orphansIfSupervised,
 		}},

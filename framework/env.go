@@ -187,7 +187,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
-		orphanTimeoutVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
+		dispatchVar{}, orphanTimeoutVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 

@@ -102,6 +102,9 @@ func options(cfg config.Config) []framework.Option {
 	if c.PIDFile != "" {
 		opts = append(opts, framework.PIDFile(c.PIDFile))
 	}
+	if c.Dispatch != "" {
+		opts = append(opts, framework.Dispatch(policy(c.Dispatch)))
+	}
 	if c.ReadyCheck != "" {
 		opts = append(opts, framework.ReadyCheck(c.ReadyCheck))
 	}
