@@ -23,6 +23,7 @@ type choice struct {
 	byClient bool
 	byOpen   bool
 	byWeight bool
+	counted  time.Time       // when workers were last asked what they have open
 	instead  dispatch.Policy // where the policy's answer is of no use
 	accused  bool            // that has been told
 	failed   func(PolicyFailed)
@@ -55,7 +56,7 @@ func (d *dispatcher) follow(r rule) {
 	if r.policy != nil {
 		c.use(r.policy)
 	}
-	c.weights = r.weights
+	c.weights, c.counted = r.weights, time.Time{}
 	c.views = make([]dispatch.Worker, len(d.targets))
 	d.weigh()
 }
@@ -82,12 +83,23 @@ func (d *dispatcher) weightOf(slot int) int {
 	return min(max(weight, 0), dispatch.MaxWeight)
 }
 
+// countFor is how long what workers say they have open is gone by: a busy master
+// would spend more on asking than on sending. What it sends meanwhile is added.
+const countFor = time.Millisecond
+
 // look brings up to date what the policy sees. Called locked.
 func (d *dispatcher) look(now time.Time) {
+	c := &d.choice
+	fresh := c.byOpen && now.Sub(c.counted) < countFor
+	if c.byOpen && !fresh {
+		c.counted = now
+	}
 	for i, w := range d.targets {
-		d.choice.views[i] = dispatch.Worker{
-			Slot: w.slot, Free: w.free(now), Open: len(w.unacked) + len(w.batch) + d.openIn(w), Weight: w.weight,
+		open := c.views[i].Open
+		if !fresh {
+			open = len(w.unacked) + len(w.batch) + d.openIn(w)
 		}
+		c.views[i] = dispatch.Worker{Slot: w.slot, Free: w.free(now), Open: open, Weight: w.weight}
 	}
 }
 
@@ -111,12 +123,14 @@ func (d *dispatcher) choose(h *held, now time.Time) *window {
 	if c.byClient {
 		conn.Client = c.remote.of(h.fd)
 	}
-	i := d.ask(conn)
+	i, answered := d.ask(conn)
 	if !d.hasRoom(i, now) {
 		if !slices.ContainsFunc(d.targets, func(w *window) bool { return w.free(now) > 0 }) {
 			return nil
 		}
-		d.accuse(PolicyFailed{Reason: "it picks nobody, or somebody without room, while others have room"})
+		if answered {
+			d.accuse(PolicyFailed{Reason: "it picks nobody, or somebody without room, while others have room"})
+		}
 		d.look(now) // the policy may have written into it
 		if i = c.instead.Pick(conn, c.views); !d.hasRoom(i, now) {
 			return nil
@@ -133,11 +147,11 @@ func (d *dispatcher) hasRoom(i int, now time.Time) bool {
 	return i >= 0 && i < len(d.targets) && d.targets[i].free(now) > 0
 }
 
-// ask asks the policy. Called locked.
-func (d *dispatcher) ask(conn dispatch.Conn) (i int) {
+// ask asks the policy; no answer is a panic. Called locked.
+func (d *dispatcher) ask(conn dispatch.Conn) (i int, answered bool) {
 	i = -1
 	defer d.survive()
-	return d.choice.policy.Pick(conn, d.choice.views)
+	return d.choice.policy.Pick(conn, d.choice.views), true
 }
 
 // survive ends a panic of the policy, and the policy's service. It is to be

@@ -21,6 +21,7 @@ type leastConnections struct {
 	turns turns
 	slot  int // that got the last connections
 	run   int // how many
+	rest  int // slot that had the last one of those that it did not get
 }
 
 func (*leastConnections) Name() string { return "least-connections" }
@@ -33,8 +34,9 @@ func (p *leastConnections) Pick(c Conn, ws []Worker) int {
 		return -1
 	}
 	if ws[best].Slot == p.slot && p.run >= maxRun {
-		if other := p.least(ws, *last, p.slot); other >= 0 {
-			best = other
+		// In a turn of their own: that of all begins anew behind p.slot each time.
+		if other := p.least(ws, p.rest, p.slot); other >= 0 {
+			best, p.rest = other, ws[other].Slot
 		}
 	}
 	if ws[best].Slot != p.slot {

@@ -36,7 +36,7 @@ func TestLeastConnectionsFillsUp(t *testing.T) {
 		{"whoever has the fewest", having(5, 2, 4), []int{2, 2, 3, 2, 3, 1, 2, 3}},
 		{"full ones are skipped", full(having(5, 2, 4), 2), []int{3, 1, 3, 1}},
 		{"no more than three in a row", having(9, 0), []int{2, 2, 2, 1, 2, 2, 2, 1}},
-		{"of the rest the fewest", having(9, 0, 8), []int{2, 2, 2, 3, 2, 2, 2, 3, 2, 2, 2, 1}},
+		{"of the rest the fewest", having(9, 0, 8), []int{2, 2, 2, 3, 2, 2, 2, 1, 2, 2, 2, 3}},
 		{"unless nobody else has room", full(having(9, 0), 1), []int{2, 2, 2, 2, 2}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -54,8 +54,8 @@ type Worker struct {
 	Free int
 	// Open is how many connections it has. The unacknowledged ones are counted
 	// by the master; for a policy that is [ByOpen] those that it says it has
-	// open come on top. A connection counts twice while its acknowledgement is
-	// on the way.
+	// open come on top, as of the last millisecond. A connection can count twice
+	// while its acknowledgement is on the way.
 	Open int
 	// Weight is from 0 to MaxWeight: as set by an operator, else as a policy
 	// that is [ByWeight] has it, else 1.
@@ -89,7 +89,7 @@ type ByClient interface {
 }
 
 // ByOpen is a policy that looks at what workers say in Worker.Open, which costs
-// the master a system call for each worker and batch of connections. Nobody can
+// the master a system call for each worker, once a millisecond at most. Nobody can
 // check what they say, beyond that it is no negative number.
 type ByOpen interface {
 	Policy
