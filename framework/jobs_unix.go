@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/fault"
 	"github.com/baton-go/baton/internal/rundir"
 	"github.com/baton-go/baton/internal/systemd"
 	"github.com/baton-go/baton/listener"
@@ -188,6 +189,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 	}()
 	n, err := m.prepare(ctx)
 	if err == nil {
+		fault.Point("new: ready")
 		err = m.takeOver(n)
 	}
 	if err != nil {
@@ -202,10 +204,12 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		m.o.logger.Error("the new generation could not be committed", "generation", n, "reason", err.Error())
 		m.pool.Restore()
 	}
+	fault.Point("new: committed")
 	if m.orphans = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
 		m.pool.FosterRest(m.orphans.Orphans)
 	}
 	m.takeCharge()
+	fault.Point("new: in charge")
 	return control.Verdict{OK: true, Generation: n}
 }
 
@@ -215,10 +219,12 @@ func (m *master) startAnew(ctx context.Context) control.Verdict {
 	began := time.Now()
 	serving := m.foster()
 	m.keepRecord()
+	fault.Point("crash: adopted")
 	n, err := m.prepare(ctx)
 	if err == nil {
 		err = m.commit(n)
 	}
+	fault.Point("crash: committed")
 	if err != nil {
 		v := m.refused(n, err)
 		if serving == 0 {
@@ -259,7 +265,9 @@ func (m *master) reload(ctx context.Context) control.Verdict {
 	began := m.deploys(m.o.ReadyTimeout)
 	n, err := m.prepare(ctx)
 	if err == nil {
+		fault.Point("reload: ready")
 		err = m.commit(n)
+		fault.Point("reload: committed")
 	}
 	if errors.Is(err, workers.ErrNeedsMaster) {
 		m.next = n // nobody has seen it
@@ -291,6 +299,7 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	if err != nil && !errors.Is(err, workers.ErrNeedsMaster) {
 		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
 	}
+	fault.Point("old: probed")
 	m.rotation.Lock() // else the new master would not know of it
 	defer m.rotation.Unlock()
 	forked := time.Now()
@@ -305,6 +314,7 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 		m.next++ // the candidate has used the number
 		return m.report(control.ActionUpgrade, began, m.refused(s.Number, err))
 	}
+	fault.Point("old: replaced")
 	m.successor = successor
 	m.replaced.Store(true)
 	m.init.Tell(upgrade.NoticeReplaced)
