@@ -336,6 +336,17 @@ func TestUnknownPolicyMakesAnUpgradeOfTheReload(t *testing.T) {
 	requireSlots(s, "the default", []int{1, 2})
 	deploy("v5", "last")
 	requireSlots(s, "again", []int{2})
+
+	// One that no master has is refused, and so is an upgrade to it.
+	cfg := s.cfg
+	cfg.Version, cfg.Options.Dispatch = "v6", "worker-panics"
+	s.install(cfg)
+	for _, deploy := range []func() control.Verdict{s.reload, s.upgrade} {
+		if v := deploy(); v.OK || !strings.Contains(v.Reason, "it changes Dispatch to panics") {
+			t.Errorf("%+v", v)
+		}
+	}
+	requireSlots(s, "as before", []int{2})
 	if now := s.masterPID(); now != second {
 		t.Errorf("the master is %d, was %d", now, second)
 	}

@@ -25,6 +25,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/baton-go/baton/framework"
 	"github.com/baton-go/baton/integration/testapp/config"
@@ -102,8 +103,8 @@ func options(cfg config.Config) []framework.Option {
 	if c.PIDFile != "" {
 		opts = append(opts, framework.PIDFile(c.PIDFile))
 	}
-	if c.Dispatch != "" {
-		opts = append(opts, framework.Dispatch(policy(c.Dispatch)))
+	if name, foreign := strings.CutPrefix(c.Dispatch, "worker-"); name != "" && (!foreign || framework.Role() == framework.RoleWorker) {
+		opts = append(opts, framework.Dispatch(policy(name)))
 	}
 	if c.ReadyCheck != "" {
 		opts = append(opts, framework.ReadyCheck(c.ReadyCheck))
