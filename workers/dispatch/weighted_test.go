@@ -41,6 +41,9 @@ func TestWeightedSpreadsTheShares(t *testing.T) {
 		{"a change counts at once", []step{
 			{weigh(1000, 1), []int{1, 1, 1, 1, 1, 1, 1, 1}}, {weigh(1, 1000), []int{2, 2, 2, 2, 2, 2, 2, 2}}, {weigh(1, 1), []int{1, 2, 1, 2}},
 		}},
+		{"large weights are not paid for with small ones", []step{
+			{weigh(1000, 1000), []int{1}}, {weigh(1, 1), []int{1, 2, 1, 2}},
+		}},
 		{"one goes and comes back", []step{
 			{weigh(2, 1), []int{1, 2}}, {weigh(2, 1)[:1], []int{1, 1, 1}}, {weigh(2, 1), []int{1, 1, 2, 1, 1, 2, 1}},
 		}},
