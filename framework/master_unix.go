@@ -78,6 +78,7 @@ type master struct {
 	stopTimes  atomic.Value                    // stopTimes of the serving generation
 	took       atomic.Bool                     // this process is the master
 	replaced   atomic.Bool                     // by a new master, which has all that is handed over
+	anew       bool                            // its first generation is about to start, with nobody to take over from
 	charge     sync.Once                       // this process becomes the master
 	mayControl chan struct{}                   // closed when it is
 	noControl  chan struct{}                   // closed at the end
