@@ -148,6 +148,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	m.pool = workers.New(workers.Config{
 		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
 		OnEvent: m.event, OnFailing: m.failing, Account: m.o.account, Options: m.workerOptions,
+		Policies: m.o.policyNamed,
 	})
 	m.openTickets()
 	m.shareTickets()
