@@ -27,16 +27,17 @@ const ownerWorkers = "workers"
 
 // offer is what a new master must know to start.
 type offer struct {
-	Generation int             `json:"generation"` // the number of its first one
-	RuntimeDir string          `json:"runtime_dir"`
-	MadeDir    bool            `json:"made_dir"`    // it was made by us
-	DefaultDir bool            `json:"default_dir"` // nobody has named it
-	Listeners  []listener.Spec `json:"listeners"`
-	Upgrades   int             `json:"upgrades"`
-	PIDFile    string          `json:"pid_file"`
-	Override   int             `json:"override"` // workers, as scaled
-	Activated  []activation    `json:"activated,omitempty"`
-	Tickets    *tickets.Record `json:"tickets,omitempty"`
+	Protocol   workers.Versions `json:"protocol"`   // that the predecessor speaks
+	Generation int              `json:"generation"` // the number of its first one
+	RuntimeDir string           `json:"runtime_dir"`
+	MadeDir    bool             `json:"made_dir"`    // it was made by us
+	DefaultDir bool             `json:"default_dir"` // nobody has named it
+	Listeners  []listener.Spec  `json:"listeners"`
+	Upgrades   int              `json:"upgrades"`
+	PIDFile    string           `json:"pid_file"`
+	Override   int              `json:"override"` // workers, as scaled
+	Activated  []activation     `json:"activated,omitempty"`
+	Tickets    *tickets.Record  `json:"tickets,omitempty"`
 }
 
 func (m *master) readOffer() error {
@@ -46,6 +47,9 @@ func (m *master) readOffer() error {
 	}
 	if err := json.Unmarshal(data, &m.offer); err != nil {
 		return fmt.Errorf("offer of the predecessor: %w", err)
+	}
+	if ours, theirs := workers.Protocol(), m.offer.Protocol; !ours.Meets(theirs) {
+		return fmt.Errorf("the old master speaks protocol %s, this release %s: %w", theirs, ours, workers.ErrIncompatible)
 	}
 	if m.offer.Generation < 1 {
 		return fmt.Errorf("offer of the predecessor: generation %d", m.offer.Generation)
@@ -59,7 +63,7 @@ func (m *master) readOffer() error {
 func (m *master) makeOffer() []byte {
 	keys := m.tickets.Record()
 	data, err := json.Marshal(offer{
-		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), DefaultDir: m.o.RuntimeDir == "", Listeners: m.o.Listeners,
+		Protocol: workers.Protocol(), Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), DefaultDir: m.o.RuntimeDir == "", Listeners: m.o.Listeners,
 		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(), Tickets: &keys,
 		Activated: m.activated,
 	})

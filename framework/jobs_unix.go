@@ -30,7 +30,8 @@ func needsMaster(fields []string) error {
 
 // workerOptions reads what a generation's first worker was started as.
 func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, error) {
-	var asked settings
+	// An option that its release does not know yet has its default.
+	asked := settings{generationSettings: defaultSettings()}
 	if err := json.Unmarshal(in.Settings, &asked); err != nil {
 		return workers.Options{}, nil, fmt.Errorf("its settings: %w", err)
 	}
@@ -199,7 +200,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		m.o.logger.Error("the new generation could not be committed", "generation", n, "reason", err.Error())
 		m.pool.Restore()
 	}
-	if m.orphans = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
+	if m.orphans, _ = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
 		m.pool.FosterRest(m.orphans.Orphans)
 	}
 	m.takeCharge()

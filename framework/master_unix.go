@@ -43,6 +43,7 @@ type master struct {
 	inherits  bool                        // the lock and the control socket
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	orphans   *orphanage                  // of a master that was killed; nil if there are none
+	unadopted bool                        // there are some, and they are another's to adopt
 	socket    *net.UnixListener
 
 	herald    *herald
@@ -216,7 +217,9 @@ func (m *master) claim() error {
 		return err
 	}
 	if m.pred == nil {
-		m.findOrphans()
+		if err := m.findOrphans(); err != nil {
+			return err
+		}
 	}
 	if err := m.claimListeners(); err != nil {
 		return err
@@ -430,7 +433,7 @@ func (m *master) release() {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
 			}
-			if !left {
+			if !left && !m.unadopted {
 				_ = m.dir.RemoveRecord()
 				_ = m.dir.Tidy()
 			}

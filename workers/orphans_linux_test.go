@@ -45,9 +45,9 @@ func newLegacy(t *testing.T) *legacy {
 	fd := listening(t, l)
 	defer unix.Close(fd)
 	g.record = poolRecord{
-		Version: poolRecordVersion, Next: 5,
+		Protocol: protocol, Next: 5,
 		Listeners: []listenerRecord{{Key: "tcp|a", Spec: l.Spec(), Bound: l.Addr().String(), Cookie: cookie(fd)}},
-		Generations: []generationRecord{{Number: 3, State: GenerationIsServing, Wanted: 2, Workers: []childRecord{{
+		Generations: []generationRecord{{Number: 3, State: GenerationIsServing, Protocol: protocol, Wanted: 2, Workers: []childRecord{{
 			Listeners: []string{"tcp|a"}, Slot: 2, PID: os.Getpid(), Start: start, Nonce: "secret", State: WorkerServing,
 			Page: identify(g.page), Crash: identify(g.crash),
 		}}}},
@@ -91,7 +91,7 @@ func (g *legacy) open() *Orphans {
 }
 
 func (g *legacy) presence() presence {
-	return presence{Version: ProtocolVersion, Nonce: "secret", Generation: 3, Slot: 2}
+	return presence{Protocol: protocol, Nonce: "secret", Generation: 3, Slot: 2}
 }
 
 // files are those of a worker that serves; they are the caller's.
@@ -197,7 +197,7 @@ func TestWhoIsNoWorkerOfADeadMasterIsTurnedAway(t *testing.T) {
 		"no nonce":                  altered(func(p *presence) { p.Nonce = "" }),
 		"wrong generation":          altered(func(p *presence) { p.Generation = 4 }),
 		"wrong slot":                altered(func(p *presence) { p.Slot = 1 }),
-		"newer protocol":            altered(func(p *presence) { p.Version++ }),
+		"another protocol":          altered(func(p *presence) { p.Protocol = Versions{Newest: 3, Oldest: 2} }),
 		"drains, and has listeners": altered(func(p *presence) { p.Draining = true }),
 		"another message":           func(g *legacy) (uint8, []byte, []int) { return msgAck, appendID(nil, 1), nil },
 		"garbage":                   func(g *legacy) (uint8, []byte, []int) { return msgPresent, []byte("{"), g.files() },
@@ -295,7 +295,7 @@ func TestSilentWorkerIsTurnedAway(t *testing.T) {
 }
 
 func TestBadRecordsAreRefused(t *testing.T) {
-	for _, data := range []string{"", "null", "{", `{"version":2}`, `[]`} {
+	for _, data := range []string{"", "{", `{"pid":"1"}`, `[]`} {
 		if o, err := ReadRecord([]byte(data), nil); err == nil || !strings.Contains(err.Error(), "record of the dead master") {
 			t.Errorf("%q: %v, %v", data, o, err)
 		}
