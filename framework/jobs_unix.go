@@ -200,7 +200,9 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		m.o.logger.Error("the new generation could not be committed", "generation", n, "reason", err.Error())
 		m.pool.Restore()
 	}
-	if m.orphans, _ = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
+	if m.orphans, err = m.openOrphanage(m.pool.Has); err != nil {
+		m.unadoptable(err)
+	} else if m.orphans != nil { // that the old master still waited for
 		m.pool.FosterRest(m.orphans.Orphans)
 	}
 	m.takeCharge()

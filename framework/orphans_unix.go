@@ -58,6 +58,9 @@ func (m *master) findOrphans() error {
 		m.unadopted = true
 		return fmt.Errorf("%w: %w", ErrIncompatible, err)
 	}
+	if err != nil {
+		m.unadoptable(err)
+	}
 	if o == nil {
 		return nil
 	}
@@ -96,13 +99,16 @@ func (m *master) openOrphanage(known func(pid int) bool) (*orphanage, error) {
 		o.socket, err = m.dir.ListenAdopt()
 	}
 	if err != nil {
-		m.o.logger.Error("workers of the last master cannot be adopted", "reason", err.Error())
 		o.Orphans.Close()
 		return nil, err
 	}
 	o.file = fileAt(m.dir.AdoptSocket())
 	go m.meet(o)
 	return o, nil
+}
+
+func (m *master) unadoptable(why error) {
+	m.o.logger.Error("workers of the last master cannot be adopted", "reason", why.Error())
 }
 
 // meetAtOnce is how many who connect are heard at a time.

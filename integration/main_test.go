@@ -82,8 +82,13 @@ func buildTestapp() error {
 
 // build builds a program, with -race if the tests are.
 func build(pkg string) (path string, err error) {
-	path = filepath.Join(rootDir, filepath.Base(pkg))
-	args := []string{"build", "-ldflags=-s -w", "-o", path}
+	return link(pkg, filepath.Base(pkg), "")
+}
+
+// link builds a program under another name, with flags for the linker.
+func link(pkg, name, flags string) (path string, err error) {
+	path = filepath.Join(rootDir, name)
+	args := []string{"build", "-ldflags=-s -w " + flags, "-o", path}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
