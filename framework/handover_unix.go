@@ -45,19 +45,29 @@ func (m *master) readOffer() error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, &m.offer); err != nil {
-		return fmt.Errorf("offer of the predecessor: %w", err)
-	}
-	if ours, theirs := workers.Protocol(), m.offer.Protocol; !ours.Meets(theirs) {
-		return fmt.Errorf("the old master speaks protocol %s, this release %s: %w", theirs, ours, workers.ErrIncompatible)
-	}
-	if m.offer.Generation < 1 {
-		return fmt.Errorf("offer of the predecessor: generation %d", m.offer.Generation)
+	if m.offer, err = parseOffer(data); err != nil {
+		return err
 	}
 	m.next = m.offer.Generation
 	m.upgrades = m.offer.Upgrades
 	m.predPID = os.Getppid()
 	return nil
+}
+
+// parseOffer refuses one of a predecessor that this release cannot follow. As a
+// rule that one has heard as much from the worker that it started first, but the
+// file on disk may have been replaced since.
+func parseOffer(data []byte) (o offer, err error) {
+	if err := json.Unmarshal(data, &o); err != nil {
+		return o, fmt.Errorf("offer of the predecessor: %w", err)
+	}
+	if ours := workers.Protocol(); !ours.Meets(o.Protocol) {
+		return o, fmt.Errorf("the old master speaks protocol %s, this release %s: %w", o.Protocol, ours, workers.ErrIncompatible)
+	}
+	if o.Generation < 1 {
+		return o, fmt.Errorf("offer of the predecessor: generation %d", o.Generation)
+	}
+	return o, nil
 }
 
 func (m *master) makeOffer() []byte {

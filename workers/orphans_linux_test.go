@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -337,5 +338,52 @@ func TestAbandonedAreOnlyTheDeadMastersOwn(t *testing.T) {
 	got := o.Abandoned([]string{"c"})
 	if len(got) != 1 || got[0].Address != "/run/a" {
 		t.Errorf("%v are abandoned, want /run/a alone", got)
+	}
+}
+
+func TestRecordOfVersion1IsRead(t *testing.T) {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := ReadRecord(fmt.Appendf(nil, recordOfVersion1, os.Getpid(), start), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if ids := o.Missing(); len(ids) != 1 || ids[0] != (ID{3, 2}) || o.Next() != 5 || o.Bound("tcp|a") != "127.0.0.1:80" || o.record.Override != 3 {
+		t.Errorf("%v of %+v", ids, o.record)
+	}
+}
+
+// Workers that live decide whether a record that this build cannot act on matters.
+func TestRecordOfAnotherProtocol(t *testing.T) {
+	two := Versions{Newest: 2, Oldest: 2}
+	for _, tt := range []struct {
+		name string
+		f    func(*poolRecord)
+		err  bool
+	}{
+		{"its workers serve", func(r *poolRecord) { r.Generations[0].Protocol = two }, true},
+		{"its workers are ready", func(r *poolRecord) {
+			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = two, WorkerIsReady
+		}, true},
+		{"they drain", func(r *poolRecord) {
+			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = two, WorkerIsDraining
+		}, false},
+		{"they are dead", func(r *poolRecord) { r.Generations[0].Protocol, r.Generations[0].Workers[0].Start = two, 1 }, false},
+		{"it cannot be read", func(r *poolRecord) { r.Protocol = two }, true},
+		{"it cannot be read, and nobody lives", func(r *poolRecord) { r.Protocol, r.Generations[0].Workers = two, nil }, false},
+	} {
+		g := newLegacy(t)
+		tt.f(&g.record)
+		o, err := ReadRecord(encode(g.record), nil)
+		switch {
+		case tt.err && (!errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "this release 1: no version is common to both")):
+			t.Errorf("%s: %v", tt.name, err)
+		case !tt.err && (err != nil || len(o.Missing()) != 0):
+			t.Errorf("%s: %v, %v", tt.name, o, err)
+		}
+		o.Close()
 	}
 }
