@@ -179,6 +179,26 @@ func TestUpgradeWaitsForWorkersThatItCouldNotAdopt(t *testing.T) {
 	requireStops(s)
 }
 
+// What a worker of a later version says beyond what its master knows is no offence.
+func TestWorkerOfALaterVersionMaySayMore(t *testing.T) {
+	s := newRelease(t, next)
+	cross(s, next, crossing{by: "upgrade", to: this, master: true})
+	cross(s, this, crossing{by: "rollback", to: next})
+	before := s.workers()
+	w := attack(s, "unknown")
+	// Its acknowledgement comes after what it said.
+	eventually(t, waitTime, "it is asked once more", func() bool { return s.get("/").worker == w.ID })
+	for i, now := range s.workers() {
+		if now.PID != before[i].PID || now.State != control.WorkerServing {
+			t.Errorf("worker %+v, was %+v", now, before[i])
+		}
+	}
+	if n := s.countLog("broke the protocol"); n > 0 {
+		t.Errorf("%d workers have broken the protocol", n)
+	}
+	requireStops(s)
+}
+
 // A new master finds what one of another version has left.
 func TestCrashBetweenVersionsIsSurvivedOrLeftToTheRightRelease(t *testing.T) {
 	s := newRelease(t, this, withEnv(supervised))

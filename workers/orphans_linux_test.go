@@ -379,7 +379,7 @@ func TestRecordOfAnotherProtocol(t *testing.T) {
 		tt.f(&g.record)
 		o, err := ReadRecord(encode(g.record), nil)
 		switch {
-		case tt.err && (!errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "this release 1: no version is common to both")):
+		case tt.err && (!errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "speaks protocol 2, this release 1: no version is common to both")):
 			t.Errorf("%s: %v", tt.name, err)
 		case !tt.err && (err != nil || len(o.Missing()) != 0):
 			t.Errorf("%s: %v, %v", tt.name, o, err)

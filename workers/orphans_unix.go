@@ -77,6 +77,9 @@ func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 	readable := protocol.Meets(o.record.Protocol)
 	seen := map[int]bool{}
 	for _, g := range o.record.Generations {
+		if !readable {
+			g.Protocol = o.record.Protocol
+		}
 		workers := g.Workers
 		g.Workers = nil
 		for _, w := range workers {
@@ -88,7 +91,7 @@ func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 			if err != nil {
 				continue
 			}
-			if readable && protocol.Meets(g.Protocol) {
+			if protocol.Meets(g.Protocol) {
 				o.missing = append(o.missing, &orphan{gen: g, rec: w, proc: proc})
 				continue
 			}
