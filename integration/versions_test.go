@@ -226,9 +226,8 @@ func TestCrashBetweenVersionsIsSurvivedOrLeftToTheRightRelease(t *testing.T) {
 		}
 		for range 2 { // whoever supervises it does not know better
 			s.launch()
-			<-s.exited
-			if ws, err := reaper.status(s.session, waitTime); err != nil || ws.ExitStatus() != 75 {
-				t.Errorf("the master ended with %#x, %v; want 75", ws, err)
+			if ws, err := reaper.status(s.session, startTime); err != nil || ws.ExitStatus() != 75 {
+				t.Fatalf("the master ended with %#x, %v; want 75", ws, err)
 			}
 			s.waitLog(c.refused)
 			if a := s.get("/version"); a.version != version {
