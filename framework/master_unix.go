@@ -16,6 +16,7 @@ import (
 	group "github.com/oklog/run"
 
 	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/fault"
 	"github.com/baton-go/baton/internal/rundir"
 	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
@@ -78,6 +79,7 @@ type master struct {
 	stopTimes  atomic.Value                    // stopTimes of the serving generation
 	took       atomic.Bool                     // this process is the master
 	replaced   atomic.Bool                     // by a new master, which has all that is handed over
+	anew       bool                            // its first generation is about to start, with nobody to take over from
 	charge     sync.Once                       // this process becomes the master
 	mayControl chan struct{}                   // closed when it is
 	noControl  chan struct{}                   // closed at the end
@@ -123,6 +125,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		return fmt.Errorf("baton: %w", err)
 	}
 	m.pred, m.init = m.up.Predecessor(), m.up.Init()
+	if m.pred != nil {
+		fault.Point("new: started")
+	}
 	m.herald = newHerald(o.inherited["NOTIFY_SOCKET"], o.logger, m.pred != nil)
 	m.herald.look = m.describe
 	if err := m.claim(); err != nil {
@@ -134,6 +139,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}
 	if m.pred == nil {
 		m.init.Tell(upgrade.NoticeHello)
+	} else {
+		fault.Point("new: claimed")
 	}
 	m.scaled.Store(int64(m.offer.Override))
 	if path, err := workers.FindBinary(os.Args[0], workingDir); err == nil {
@@ -217,9 +224,11 @@ func (m *master) claim() error {
 		return err
 	}
 	if m.pred == nil {
+		fault.Point("crash: locked")
 		if err := m.findOrphans(); err != nil {
 			return err
 		}
+		fault.Point("crash: workers came")
 	}
 	if err := m.claimListeners(); err != nil {
 		return err

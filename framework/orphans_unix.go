@@ -210,6 +210,17 @@ func (m *master) foster() int {
 	return n
 }
 
+// fosterLate adopts those that the predecessor still waited for.
+func (m *master) fosterLate() {
+	o, err := m.openOrphanage(m.pool.Has)
+	if err != nil {
+		m.unadoptable(err)
+	}
+	if m.orphans = o; o != nil {
+		m.pool.FosterRest(o.Orphans)
+	}
+}
+
 // keepRecord begins to write down who the workers are.
 func (m *master) keepRecord() {
 	there := true // perhaps, of a master before

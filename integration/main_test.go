@@ -82,13 +82,13 @@ func buildTestapp() error {
 
 // build builds a program, with -race if the tests are.
 func build(pkg string) (path string, err error) {
-	return link(pkg, filepath.Base(pkg), "")
+	return buildAs(filepath.Base(pkg), pkg)
 }
 
-// link builds a program under another name, with flags for the linker.
-func link(pkg, name, flags string) (path string, err error) {
+// buildAs builds a program under another name, and with more flags.
+func buildAs(name, pkg string, flags ...string) (path string, err error) {
 	path = filepath.Join(rootDir, name)
-	args := []string{"build", "-ldflags=-s -w " + flags, "-o", path}
+	args := append([]string{"build", "-ldflags=-s -w", "-o", path}, flags...)
 	if raceEnabled {
 		args = append(args, "-race")
 	}

@@ -35,7 +35,7 @@ var releases = map[release]func() (string, error){this: func() (string, error) {
 
 func builds(r release) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
-		return link("./testapp", "testapp-"+r.name, "-X github.com/baton-go/baton/workers.protocolClaim="+r.claim)
+		return buildAs("testapp-"+r.name, "./testapp", "-ldflags=-s -w -X github.com/baton-go/baton/workers.protocolClaim="+r.claim)
 	})
 }
 
