@@ -130,22 +130,26 @@ type options struct {
 // defaultListener is the name of the listener that there is without Listen.
 const defaultListener = "default"
 
+func defaultSettings() generationSettings {
+	return generationSettings{
+		DrainTimeout: 30 * time.Second,
+		StopTimeout:  25 * time.Second,
+		ReadyTimeout: 30 * time.Second,
+		KillTimeout:  5 * time.Second,
+		HangTimeout:  30 * time.Second,
+		BakeTime:     10 * time.Second,
+		IdleGrace:    5 * time.Second,
+		DrainSpread:  5 * time.Second,
+		MaxDraining:  8,
+		Dispatch:     dispatch.RoundRobin().Name(),
+
+		OrphanTimeout: orphansIfSupervised,
+	}
+}
+
 func defaultOptions(env environment) *options {
 	return &options{
-		settings: settings{generationSettings: generationSettings{
-			DrainTimeout: 30 * time.Second,
-			StopTimeout:  25 * time.Second,
-			ReadyTimeout: 30 * time.Second,
-			KillTimeout:  5 * time.Second,
-			HangTimeout:  30 * time.Second,
-			BakeTime:     10 * time.Second,
-			IdleGrace:    5 * time.Second,
-			DrainSpread:  5 * time.Second,
-			MaxDraining:  8,
-			Dispatch:     dispatch.RoundRobin().Name(),
-
-			OrphanTimeout: orphansIfSupervised,
-		}},
+		settings:   settings{generationSettings: defaultSettings()},
 		handlers:   map[string]http.Handler{},
 		adopters:   map[string]func(net.Conn, []byte){},
 		tls:        map[string]*tlsSource{},

@@ -290,6 +290,7 @@ func TestExitCode(t *testing.T) {
 		{ErrConfig, 78},
 		{fmt.Errorf("x: %w", ErrConfig), 78},
 		{fmt.Errorf("x: %w", ErrAlreadyRunning), 75},
+		{fmt.Errorf("x: %w", ErrIncompatible), 75},
 		{ErrNotReady, 1},
 		{ErrInTest, 1},
 		{errors.New("x"), 1},
@@ -298,7 +299,7 @@ func TestExitCode(t *testing.T) {
 			t.Errorf("ExitCode(%v) = %d, want %d", tt.err, got, tt.want)
 		}
 	}
-	for _, err := range []error{ErrConfig, ErrAlreadyRunning, ErrNotReady, ErrInTest} {
+	for _, err := range []error{ErrConfig, ErrAlreadyRunning, ErrIncompatible, ErrNotReady, ErrInTest} {
 		if !strings.HasPrefix(err.Error(), "baton: ") {
 			t.Errorf("%q has no prefix", err)
 		}

@@ -44,6 +44,7 @@ type master struct {
 	inherits  bool                        // the lock and the control socket
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	orphans   *orphanage                  // of a master that was killed; nil if there are none
+	unadopted bool                        // there are some, and they are another's to adopt
 	socket    *net.UnixListener
 
 	herald    *herald
@@ -225,7 +226,9 @@ func (m *master) claim() error {
 	}
 	if m.pred == nil {
 		fault.Point("crash: locked")
-		m.findOrphans()
+		if err := m.findOrphans(); err != nil {
+			return err
+		}
 		fault.Point("crash: workers came")
 	}
 	if err := m.claimListeners(); err != nil {
@@ -440,7 +443,7 @@ func (m *master) release() {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
 			}
-			if !left {
+			if !left && !m.unadopted {
 				_ = m.dir.RemoveRecord()
 				_ = m.dir.Tidy()
 			}

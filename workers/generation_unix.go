@@ -17,6 +17,7 @@ type generation struct {
 	binary   *Binary
 	env      []string
 	options  Options
+	speaks   Versions // since it is introduced
 	ledger   *ledger
 	wanted   int // workers, in slots from 1 on
 	ceded    int // of these slots to the generation that replaces it
@@ -173,7 +174,7 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 	g.children = append(g.children, c)
 	p.emit(WorkerForked{Worker: c.id, PID: c.proc.pid, Restart: c.restart})
 	c.say(msgHello, encode(greeting{
-		Version: ProtocolVersion, Nonce: c.nonce, Generation: g.number, Slot: n,
+		Protocol: protocol, Nonce: c.nonce, Generation: g.number, Slot: n,
 		Listeners: p.listeners, Committed: g.state == GenerationIsServing,
 	}))
 	if p.frozen {
