@@ -44,6 +44,7 @@ type master struct {
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	orphans   *orphanage                  // of a master that was killed; nil if there are none
 	socket    *net.UnixListener
+	leash     *os.File // see openLeash; nil if there is none
 
 	herald    *herald
 	activated []activation               // sockets of systemd's
@@ -214,6 +215,9 @@ func (m *master) claim() error {
 	}
 	if err := m.claimDir(); err != nil {
 		return err
+	}
+	if err := m.openLeash(); err != nil {
+		return fmt.Errorf("baton: leash: %w", err)
 	}
 	if m.pred == nil {
 		m.findOrphans()
@@ -421,6 +425,9 @@ func (m *master) release() {
 	}
 	if m.socket != nil {
 		_ = m.socket.Close()
+	}
+	if m.leash != nil {
+		_ = m.leash.Close()
 	}
 	left := m.closeOrphanage()
 	if m.lock != nil {
