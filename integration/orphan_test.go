@@ -120,6 +120,22 @@ func requireLeft(t *testing.T, addr string, bound time.Duration) {
 // queueLength is how many connections wait in the kernel at addr.
 func queueLength(t *testing.T, addr string) int {
 	t.Helper()
+	listening := listeningAt(t, addr)
+	if len(listening) == 0 {
+		t.Fatalf("nobody listens at %s", addr)
+	}
+	_, queued, _ := strings.Cut(listening[0][4], ":")
+	n, err := strconv.ParseInt(queued, 16, 32)
+	if err != nil {
+		t.Fatalf("%q: %v", listening[0], err)
+	}
+	return int(n)
+}
+
+// listeningAt has a line of /proc/net/tcp for each socket that listens at addr:
+// number, local, remote, state, queues, and what else there is.
+func listeningAt(t *testing.T, addr string) (sockets [][]string) {
+	t.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -130,19 +146,12 @@ func queueLength(t *testing.T, addr string) int {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
-		f := strings.Fields(line) // number, local, remote, state, queues
-		if len(f) < 5 || f[3] != "0A" || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
-			continue
+		f := strings.Fields(line)
+		if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
+			sockets = append(sockets, f)
 		}
-		_, queued, _ := strings.Cut(f[4], ":")
-		n, err := strconv.ParseInt(queued, 16, 32)
-		if err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		return int(n)
 	}
-	t.Fatalf("nobody listens at %s", addr)
-	return 0
+	return sockets
 }
 
 // A stop frees the port though a worker that has a copy of it stands still.
