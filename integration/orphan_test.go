@@ -80,27 +80,63 @@ func TestServiceManagerMakesItSupervised(t *testing.T) {
 
 // When nobody comes, orphans finish what they have and leave.
 func TestOrphansLeaveWhenNobodyComes(t *testing.T) {
-	s := newService(t, appConfig{Workers: 2}, withEnv("BATON_ORPHAN_TIMEOUT=1s"))
+	s := newService(t, withPIDFile(t, appConfig{Workers: 2}), withEnv("BATON_ORPHAN_TIMEOUT=1s"))
 	s.killMaster()
 	slow := s.openRequests(4, "/slow?d=2s")
 	requireLeft(t, s.addr, 1*time.Second+soon)
 	requireAnswers(t, slow, waitTime)
-	s.waitProcesses(0)
+	requireNothingLeft(s)
 }
 
-// A service manager that stops a unit sends TERM to all that is left of it.
+// A service manager that stops a unit sends TERM to all that is left of it. An
+// operator has batonctl. What they have under way they finish, and remove what the
+// master cannot.
 func TestOrphansLeaveWhenToldTo(t *testing.T) {
-	s := newService(t, appConfig{Workers: 2}, withEnv(supervised))
-	workers := s.workers()
-	s.killMaster()
-	slow := s.openRequests(4, "/slow?d=1s")
-	eventually(t, waitTime, "they are accepted", func() bool { return queueLength(t, s.addr) == 0 })
-	for _, w := range workers {
-		signalPID(t, w.PID, syscall.SIGTERM)
+	batonctlStop := func(s *service, args ...string) {
+		code, out, said := ctl(s.t, append([]string{"--runtime-dir", filepath.Join(s.dir, "run"), "stop"}, args...)...)
+		if code != 0 || !strings.Contains(out, "workers that leave: 2") {
+			s.t.Errorf("batonctl stop: exit status %d: %s%s", code, out, said)
+		}
 	}
-	requireLeft(t, s.addr, soon)
-	requireAnswers(t, slow, waitTime)
-	s.waitProcesses(0)
+	const hurried = "batonctl in a hurry"
+	for name, tell := range map[string]func(*service, []control.Worker){
+		"TERM": func(s *service, ws []control.Worker) {
+			for _, w := range ws {
+				signalPID(s.t, w.PID, syscall.SIGTERM)
+			}
+		},
+		"batonctl": func(s *service, _ []control.Worker) { batonctlStop(s) },
+		hurried:    func(s *service, _ []control.Worker) { batonctlStop(s, "--now") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			socket := filepath.Join(t.TempDir(), "app.sock")
+			s := newService(t, withPIDFile(t, appConfig{Workers: 2, Listeners: []config.Listener{
+				{Network: "tcp", Addr: "127.0.0.1:0", Name: "main"}, {Network: "unix", Addr: socket, Name: "local"},
+			}}), withEnv(supervised))
+			requireCoherent(s, "", 2) // they are trusted
+			workers := s.workers()
+			s.killMaster()
+			path := "/slow?d=1s"
+			if name == hurried {
+				path = "/slow?d=20s" // longer than anything here is waited for
+			}
+			slow := s.openRequests(4, path)
+			eventually(t, waitTime, "they are accepted", func() bool { return queueLength(t, s.addr) == 0 })
+			tell(s, workers)
+			requireLeft(t, s.addr, soon)
+			if name != hurried {
+				requireAnswers(t, slow, waitTime)
+			}
+			requireNothingLeft(s)
+			if _, err := os.Lstat(socket); err == nil {
+				t.Error("the socket file is left")
+			}
+			if code, _, said := ctl(t, "--runtime-dir", filepath.Join(s.dir, "run"), "stop"); code != 3 {
+				t.Errorf("batonctl stop of nobody: exit status %d: %s", code, said)
+			}
+		})
+	}
 }
 
 // requireLeft is requireFreed for orphans, of which none knows that it is the last
@@ -189,6 +225,9 @@ func TestForeignProcessInTheRecordIsLeftAlone(t *testing.T) {
 		}
 	}
 	writeRecord(t, s, record)
+	if code, out, said := ctl(t, "--runtime-dir", filepath.Join(s.dir, "run"), "stop"); code != 3 {
+		t.Errorf("batonctl stop: exit status %d: %s%s", code, out, said)
+	}
 	began := time.Now()
 	s.restart()
 	t.Logf("serves after %v", time.Since(began))

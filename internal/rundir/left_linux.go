@@ -19,6 +19,10 @@ import (
 type leftWorker struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"`
+	Page  struct {
+		Dev uint64 `json:"dev"`
+		Ino uint64 `json:"ino"`
+	} `json:"page"` // a file in memory that it shares with its master, and nobody else
 }
 
 // alive says whether it lives: a pid alone may be another process' by now.
@@ -53,25 +57,40 @@ func leftIn(dir string) (living []leftWorker) {
 	return living
 }
 
-// signal signals this very process; one that has gone is no error.
-func (w leftWorker) signal(sigs ...syscall.Signal) error {
+// proven says whether it has the file that a worker of the record has: what a
+// record says of a process may be wrong.
+func (w leftWorker) proven() bool {
+	dir := fmt.Sprintf("/proc/%d/fd/", w.PID)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		var st unix.Stat_t
+		if unix.Stat(dir+e.Name(), &st) == nil && st.Ino == w.Page.Ino && uint64(st.Dev) == w.Page.Dev {
+			return true
+		}
+	}
+	return false
+}
+
+// signal signals this very process, if it is a worker that waits for a master; it
+// says whether it is.
+func (w leftWorker) signal(sigs ...syscall.Signal) (bool, error) {
 	fd, err := unix.PidfdOpen(w.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("worker %d: %w", w.PID, err)
+		return false, fmt.Errorf("worker %d: %w", w.PID, err)
 	}
 	defer unix.Close(fd)
-	if !w.alive() { // asked once the descriptor is there: then it is of the same process
-		return nil
+	if !w.proven() || !w.alive() { // once the descriptor is there: then it is of the same process
+		return false, nil
 	}
 	for _, sig := range sigs {
 		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("worker %d: %w", w.PID, err)
+			return false, fmt.Errorf("worker %d: %w", w.PID, err)
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // lockedWait is how long Dismiss waits for the lock of a master that is dead:
@@ -101,11 +120,11 @@ func Dismiss(dir string, now bool) (n int, err error) {
 	}
 	var errs []error
 	for _, w := range leftIn(dir) {
-		if err := w.signal(sigs...); err != nil {
-			errs = append(errs, err)
-			continue
+		told, err := w.signal(sigs...)
+		if told {
+			n++
 		}
-		n++
+		errs = append(errs, err)
 	}
 	return n, errors.Join(errs...)
 }
