@@ -241,6 +241,9 @@ func MaxDraining(n int) Option { return maxDrainingVar.code(n) }
 // upgrade rewrites it. A relative path counts from the first working
 // directory.
 //
+// The directory must exist and be writable for the master, or the start is
+// refused.
+//
 // Default "": none. Variable BATON_PID_FILE.
 func PIDFile(path string) Option { return pidFileVar.code(path) }
 
@@ -253,7 +256,8 @@ func PIDFile(path string) Option { return pidFileVar.code(path) }
 // directory and certificate files among it; the executable needs no more than to
 // be executable. Without root it can only be the user who starts the service.
 //
-// Default "": the master's own. Variable BATON_USER. Ignored by SingleProcess.
+// Default "": the master's own. Variable BATON_USER. It has no effect with
+// SingleProcess, which logs a warning.
 func User(name string) Option { return userVar.code(name) }
 
 // RuntimeDir is the directory of the control socket and of the lock that keeps

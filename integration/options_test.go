@@ -334,7 +334,11 @@ func TestUnusableRuntimeDirectoryIsAClearError(t *testing.T) {
 		{"nobody can make it", "/proc/baton", "/proc/baton"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			requireExit(t, s.runToEnd([]string{"BATON_RUNTIME_DIR=" + tt.dir}), 1, "runtime directory", tt.dir, tt.expected)
+			o := s.runToEnd([]string{"BATON_RUNTIME_DIR=" + tt.dir})
+			requireExit(t, o, 78, "baton: invalid configuration:\n", fmt.Sprintf("BATON_RUNTIME_DIR=%q: runtime directory", tt.dir), tt.dir, tt.expected)
+			if n := strings.Count(o.output, "runtime directory"); n != 1 {
+				t.Errorf("it is said %d times:\n%s", n, o.output)
+			}
 		})
 	}
 	if _, err := os.Stat(tooLong); err == nil {
@@ -349,7 +353,7 @@ func TestUnusableRuntimeDirectoryIsAClearError(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := s.runAs(nobody, []string{"BATON_RUNTIME_DIR=" + dir})
-		requireExit(t, o, 1, "runtime directory "+dir, "is owned by uid 0, expected uid ")
+		requireExit(t, o, 78, "runtime directory "+dir, "is owned by uid 0, expected uid ")
 	})
 	t.Run("not writable", func(t *testing.T) {
 		parent := filepath.Join(s.dir, "closed")
@@ -357,7 +361,7 @@ func TestUnusableRuntimeDirectoryIsAClearError(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := s.runAs(nobody, []string{"BATON_RUNTIME_DIR=" + parent + "/run"})
-		requireExit(t, o, 1, "runtime directory", parent+"/run", "permission denied")
+		requireExit(t, o, 78, "runtime directory", parent+"/run", "permission denied")
 	})
 }
 
