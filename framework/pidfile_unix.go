@@ -20,7 +20,8 @@ func (o *options) pidFileProblem(runtimeDir string) string {
 		return ""
 	}
 	dir := filepath.Dir(o.PIDFile)
-	err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	// The slash, since a program passes for a directory that can be searched.
+	err := unix.Faccessat(unix.AT_FDCWD, dir+"/", unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 	if errors.Is(err, fs.ErrNotExist) && dir == runtimeDir {
 		return ""
 	}
