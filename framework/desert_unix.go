@@ -26,7 +26,7 @@ func desert(o *options, w *workers.Worker) error {
 		if len(left.Missing()) > 0 {
 			return left.Without(os.Getpid())
 		}
-		for _, spec := range left.Specs() {
+		for _, spec := range left.Abandoned(nil) {
 			if f := leftover(spec); f.info != nil && !f.heard() {
 				f.remove()
 			}
@@ -38,8 +38,8 @@ func desert(o *options, w *workers.Worker) error {
 	})
 }
 
-// heard says whether somebody listens there, or might. It does not connect: with a
-// supervisor at the other end that would start the service.
+// heard says whether somebody listens there, or might: the orphans have given their
+// listeners up some time ago, and the place may be another service's.
 func (f socketFile) heard() bool {
 	table, err := os.ReadFile("/proc/net/unix")
 	if err != nil || f.info.Mode().Type() != os.ModeSocket {

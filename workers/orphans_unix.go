@@ -111,11 +111,13 @@ func (o *Orphans) Without(pid int) []byte {
 	return encode(r)
 }
 
-// Specs returns the listeners of the dead master.
-func (o *Orphans) Specs() []listener.Spec {
-	var specs []listener.Spec
+// Abandoned returns those of the dead master's listeners that are not among keys
+// and that no supervisor holds.
+func (o *Orphans) Abandoned(keys []string) (specs []listener.Spec) {
 	for _, l := range o.record.Listeners {
-		specs = append(specs, l.Spec)
+		if !l.Shared && !slices.Contains(keys, l.Key) {
+			specs = append(specs, l.Spec)
+		}
 	}
 	return specs
 }
