@@ -217,6 +217,16 @@ func configError(problems []string) error {
 	return fmt.Errorf("%w:\n%s", ErrConfig, strings.Join(problems, "\n"))
 }
 
+// logChoices logs what the environment has chosen, and what it seems to mean to.
+func (o *options) logChoices() {
+	for _, line := range o.overrides {
+		o.logger.Info(line)
+	}
+	for _, line := range o.unknownVariables() {
+		o.logger.Warn(line)
+	}
+}
+
 // source is what set an option, as it was written, or its default.
 func (o *options) source(option, value string) string {
 	if said, ok := o.said[option]; ok {

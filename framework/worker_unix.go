@@ -131,7 +131,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	w.Finish()
 	report := drainWorker(w, l, before, returned, term)
 	w.Drained(report)
-	if err := l.end(o.KillTimeout); err != nil {
+	if err := errors.Join(l.end(o.KillTimeout), desert(o, w)); err != nil {
 		return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
 	}
 	return nil
