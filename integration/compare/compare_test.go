@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/baton-go/baton/integration/peers"
 )
 
 // command builds compare and prepares to run it, with its files in dir. It is
@@ -87,12 +89,12 @@ func TestBatonLosesNothingInTheComparison(t *testing.T) {
 		return n
 	}
 	const deploys, requests, lost = 1, 2, 3
-	for _, p := range peers[:2] {
+	for _, p := range known[:2] {
 		if number(p.title, requests) == 0 || number(p.title, deploys) == 0 || number(p.title, lost) != 0 {
 			t.Errorf("%s: want requests, deploys, and nothing lost", p.title)
 		}
 	}
-	for _, p := range peers[2:] {
+	for _, p := range known[2:] {
 		f := cells[p.title]
 		switch {
 		case len(f) < 2:
@@ -124,7 +126,7 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 		t.Errorf("have %q", lines.Text())
 	}
 	// The server is up, and has perhaps been deployed, when its socket is there.
-	for ctl, start := filepath.Join(dir, "*", "*", "run", "control.sock"), time.Now(); ; time.Sleep(poll) {
+	for ctl, start := filepath.Join(dir, "*", "*", "run", "control.sock"), time.Now(); ; time.Sleep(peers.Poll) {
 		if found, _ := filepath.Glob(ctl); len(found) > 0 {
 			break
 		}
