@@ -65,9 +65,10 @@ func (r *report) draw(dir string) error {
 }
 
 const (
-	facetWidth = 3.2 * vg.Inch
-	lineHeight = 0.26 * vg.Inch
-	headHeight = 0.8 * vg.Inch
+	columns    = 3
+	facetWidth = 3.6 * vg.Inch
+	lineHeight = 0.22 * vg.Inch
+	headHeight = 0.7 * vg.Inch
 )
 
 func (r *report) drawOne(path string, facets []facet) error {
@@ -79,17 +80,28 @@ func (r *report) drawOne(path string, facets []facet) error {
 		}
 	}
 	slices.Reverse(names)
-	row := make([]*plot.Plot, len(facets))
-	for i, f := range facets {
-		var err error
-		if row[i], err = r.plot(f, names); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(path), err)
+	var grid [][]*plot.Plot
+	for some := range slices.Chunk(facets, columns) {
+		row := make([]*plot.Plot, min(columns, len(facets)))
+		for i, f := range some {
+			var err error
+			if row[i], err = r.plot(f, names); err != nil {
+				return fmt.Errorf("%s: %w", filepath.Base(path), err)
+			}
 		}
+		grid = append(grid, row)
 	}
-	canvas := vgsvg.New(facetWidth*vg.Length(len(facets)), headHeight+lineHeight*vg.Length(len(names)))
-	tiles := draw.Tiles{Rows: 1, Cols: len(facets), PadX: vg.Points(6), PadRight: vg.Points(12), PadTop: vg.Points(4)}
-	for i, c := range plot.Align([][]*plot.Plot{row}, tiles, draw.New(canvas))[0] {
-		row[i].Draw(c)
+	rows, cols := len(grid), len(grid[0])
+	height := headHeight + lineHeight*vg.Length(len(names))
+	canvas := vgsvg.New(facetWidth*vg.Length(cols), height*vg.Length(rows))
+	pad := vg.Points(8)
+	tiles := draw.Tiles{Rows: rows, Cols: cols, PadX: pad, PadY: pad, PadLeft: pad, PadRight: pad, PadTop: pad, PadBottom: pad}
+	for i, row := range plot.Align(grid, tiles, draw.New(canvas)) {
+		for j, c := range row {
+			if grid[i][j] != nil {
+				grid[i][j].Draw(c)
+			}
+		}
 	}
 	f, err := os.Create(path)
 	if err != nil {
@@ -109,6 +121,9 @@ type intervals struct {
 func (r *report) plot(f facet, names []string) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = f.title
+	p.Title.TextStyle.Font.Size = vg.Points(10)
+	p.X.Tick.Label.Font.Size = vg.Points(8)
+	p.Y.Tick.Label.Font.Size = vg.Points(8)
 	p.NominalY(names...)
 	p.X.Min = 0
 	p.Y.Min, p.Y.Max = -0.5, float64(len(names))-0.5

@@ -23,7 +23,7 @@ var (
 // figures are those that a load has.
 func (l load) figures() []figure {
 	if l.open != nil {
-		return []figure{cpu, p50, p99, most} // its rate is given
+		return []figure{rate, cpu, p50, p99, most} // a rate that is given, or less
 	}
 	return []figure{rate, cpu}
 }

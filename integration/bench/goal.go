@@ -53,10 +53,11 @@ func (g goal) verdict(s summary) string {
 	return v
 }
 
-func (g goal) String() string {
+// text is the goal itself; titles are those of the peers, by name.
+func (g goal) text(titles map[string]string) string {
 	sign := "≥"
 	if g.atMost {
 		sign = "≤"
 	}
-	return fmt.Sprintf("%s %.2f × %s", sign, g.want, g.versus)
+	return fmt.Sprintf("%s %.2f × %s", sign, g.want, titles[g.versus])
 }

@@ -95,7 +95,7 @@ func (r *report) failed(load, peer string) string {
 // latencies has a line for each peer.
 func (r *report) latencies(l reportedLoad) string {
 	var b strings.Builder
-	b.WriteString("| | p50 | p99 | max | p99 ÷ net/http's | unevenness |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| | requests/s | p50 | p99 | max | p99 ÷ net/http's | unevenness |\n|---|---|---|---|---|---|---|\n")
 	for _, p := range r.Peers {
 		if p.Unavailable != "" {
 			continue // the first table has said why
@@ -115,7 +115,8 @@ func (r *report) latencies(l reportedLoad) string {
 		if p.Name != plain {
 			versus = r.find(l.Name, p.Name, p99.name).Ratio.String()
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s%s | %s |\n", p.Title, ms(p50), ms(p99), ms(most), versus, r.failed(l.Name, p.Name), uneven)
+		fmt.Fprintf(&b, "| %s | %.0f | %s | %s | %s | %s%s | %s |\n", p.Title,
+			r.find(l.Name, p.Name, rate.name).Absolute.Median, ms(p50), ms(p99), ms(most), versus, r.failed(l.Name, p.Name), uneven)
 	}
 	return b.String()
 }
@@ -154,14 +155,14 @@ func (r *report) conditions() string {
 	}
 	for _, p := range r.Peers {
 		if p.Version != "" {
-			versions = append(versions, p.Version)
+			versions = append(versions, strings.Split(p.Version, ", ")...)
 		}
 		if p.Differs != "" {
 			differ = append(differ, fmt.Sprintf("%s (%s)", p.Title, p.Differs))
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "`%s`: %d interleaved rounds, %v of each load for each server, started anew. %s\n", r.Command, r.Rounds, r.Duration, r.Method)
+	fmt.Fprintf(&b, "`%s`: %v of each load for each server, started anew; interleaved rounds: %d. %s\n", r.Command, r.Duration, r.Rounds, r.Method)
 	if len(what) > 0 {
 		fmt.Fprintf(&b, "wrk saturates: %s.\n", strings.Join(what, "; "))
 	}
@@ -179,12 +180,12 @@ func (r *report) conditions() string {
 		fmt.Fprintf(&b, "%d samples failed.\n", len(r.Failures))
 	}
 	fmt.Fprintf(&b, "A goal is met when the interval of at least %d rounds reaches it and the median misses it by no more than %.0f %%.\n", enough, slack*100)
-	fmt.Fprintf(&b, "%s.\n", strings.Join(append([]string{r.Environment.String()}, dedupe(versions)...), ", "))
+	fmt.Fprintf(&b, "%s.\n", strings.Join(append([]string{r.Environment.String()}, once(versions)...), ", "))
 	return b.String()
 }
 
-// dedupe leaves out what has been before.
-func dedupe(list []string) []string {
+// once leaves out what has been before.
+func once(list []string) []string {
 	var kept []string
 	seen := make(map[string]bool)
 	for _, s := range list {

@@ -97,6 +97,10 @@ func (b *bench) report(o *outcome, e environment) *report {
 			}
 		}
 	}
+	titles := make(map[string]string)
+	for _, p := range known {
+		titles[p.name] = p.title
+	}
 	for _, g := range goals {
 		for _, name := range g.reached {
 			if !slices.ContainsFunc(b.peers, func(p peer) bool { return p.name == name }) ||
@@ -104,7 +108,7 @@ func (b *bench) report(o *outcome, e environment) *report {
 				continue
 			}
 			s := ratio(o.samples, g.load, name, g.versus, g.of)
-			r.Goals = append(r.Goals, reportedGoal{g.what, g.String(), name, s, g.verdict(s)})
+			r.Goals = append(r.Goals, reportedGoal{g.what, g.text(titles), name, s, g.verdict(s)})
 		}
 	}
 	return r

@@ -177,8 +177,9 @@ func (b *bench) measure(ctx context.Context, stderr io.Writer) (*outcome, error)
 				}
 				where := fmt.Sprintf("round %d of %d, %s, %s", round+1, b.rounds, l.name, c.name)
 				if err != nil {
-					o.failures = append(o.failures, fmt.Sprintf("%s: %v", where, err))
 					p.done(where, err.Error())
+					said, _, _ := strings.Cut(err.Error(), "\n")
+					o.failures = append(o.failures, where+": "+said)
 					continue
 				}
 				o.samples = append(o.samples, s)
