@@ -28,13 +28,17 @@ type environment struct {
 	Revision string    `json:"revision"` // of Baton
 	Wrk      string    `json:"wrk"`
 	Vegeta   string    `json:"vegeta"`
+	Clients  int       `json:"clients"` // addresses of wrk
 }
 
 func (b *bench) environment(ctx context.Context) environment {
 	e := environment{
 		Time: time.Now().UTC().Truncate(time.Second), Kernel: peers.Kernel(),
 		CPU: line("/proc/cpuinfo", "model name"), CPUs: runtime.NumCPU(), Allowed: line("/proc/self/status", "Cpus_allowed_list"),
-		Go: runtime.Version(), Wrk: peers.Said(ctx, `wrk (\S+)`, b.wrk, "-v"), Vegeta: "unknown", Revision: "unknown",
+		Go: runtime.Version(), Wrk: peers.Said(ctx, `wrk (\S+)`, b.wrk, "-v"), Vegeta: "unknown", Clients: 1, Revision: "unknown",
+	}
+	if b.preload != "" {
+		e.Clients = clients
 	}
 	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
 		e.Load = strings.Join(strings.Fields(string(text))[:3], " ")

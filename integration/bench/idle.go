@@ -26,12 +26,13 @@ const (
 func openIdle(ctx context.Context, addr string, n int) (idle, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var from dialer
 	conns, errs := make(idle, n), make([]error, idleDialers)
 	var wg sync.WaitGroup
 	for d := range idleDialers {
 		wg.Go(func() {
 			for i := d; i < n && errs[d] == nil; i += idleDialers {
-				if conns[i], errs[d] = openOne(ctx, addr); errs[d] != nil {
+				if conns[i], errs[d] = openOne(ctx, &from, addr); errs[d] != nil {
 					cancel()
 				}
 			}
@@ -51,9 +52,8 @@ func openIdle(ctx context.Context, addr string, n int) (idle, error) {
 	return conns, nil
 }
 
-func openOne(ctx context.Context, addr string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: idleTimeout}
-	c, err := dialer.DialContext(ctx, "tcp", addr)
+func openOne(ctx context.Context, from *dialer, addr string) (net.Conn, error) {
+	c, err := from.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

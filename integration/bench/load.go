@@ -104,11 +104,11 @@ func (l *closedLoop) run(ctx context.Context, b *bench, addr string) (s sample, 
 		}()
 	}
 	url := "http://" + addr + l.path
-	if _, err := wrk(ctx, b.wrk, b.warmUp(), l.connections, url, l.headers...); err != nil {
+	if _, err := b.saturate(ctx, b.warmUp(), l.connections, url, l.headers...); err != nil {
 		return s, err
 	}
 	return measured(func() (int, error) {
-		c, err := wrk(ctx, b.wrk, b.duration, l.connections, url, l.headers...)
+		c, err := b.saturate(ctx, b.duration, l.connections, url, l.headers...)
 		s.Rate, s.Errors = c.rate, c.errors
 		return c.requests, err
 	}, &s)

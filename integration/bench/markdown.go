@@ -168,7 +168,7 @@ func (r *report) conditions() string {
 	}
 	b.WriteString("Latencies count from when a request was due, which corrects for coordinated omission. ")
 	b.WriteString("Unevenness is the coefficient of variation of the requests that each worker had. ")
-	fmt.Fprintf(&b, "Servers and load generators share the same %d CPUs", r.Environment.CPUs)
+	fmt.Fprintf(&b, "Clients have %d addresses. Servers and load generators share the same %d CPUs", r.Environment.Clients, r.Environment.CPUs)
 	if s := r.others(); s.N > 0 {
 		fmt.Fprintf(&b, ", of which others had %.0f %% in the median and %.0f %% at most", 100*s.Median, 100*r.worst())
 	}

@@ -33,9 +33,10 @@ func openLoop(ctx context.Context, url string, keepAlive bool, interval, duratio
 	if interval == 0 {
 		most = openClosed
 	}
+	transport := &http.Transport{DialContext: new(dialer).DialContext, DisableKeepAlives: !keepAlive, MaxIdleConnsPerHost: openMost}
+	defer transport.CloseIdleConnections()
 	attacker := vegeta.NewAttacker(
-		vegeta.KeepAlive(keepAlive), vegeta.Connections(openMost), vegeta.HTTP2(false),
-		vegeta.Timeout(openTimeout), vegeta.MaxWorkers(most),
+		vegeta.Client(&http.Client{Transport: transport, Timeout: openTimeout}), vegeta.MaxWorkers(most),
 	)
 	targeter := vegeta.NewStaticTargeter(vegeta.Target{Method: http.MethodGet, URL: url})
 	defer context.AfterFunc(ctx, func() { attacker.Stop() })()

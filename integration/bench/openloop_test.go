@@ -4,8 +4,11 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -105,5 +108,49 @@ func TestIdleConnectionsThatTheServerClosesAreCounted(t *testing.T) {
 	srv.CloseClientConnections()
 	if n := conns.closed(); n != 40 {
 		t.Errorf("have %d closed, want 40", n)
+	}
+}
+
+// clientCounter is a server, and how many client addresses it has seen.
+func clientCounter(t *testing.T) (url string, seen func() int) {
+	t.Helper()
+	var from sync.Map
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		from.Store(host, true)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL, func() (n int) {
+		for range from.Range {
+			n++
+		}
+		return n
+	}
+}
+
+func TestClientsHaveManyAddresses(t *testing.T) {
+	url, seen := clientCounter(t)
+	a := openLoop(t.Context(), url, false, time.Millisecond, 200*time.Millisecond)
+	if n := seen(); n < min(clients, len(a.latencies)) {
+		t.Errorf("have %d addresses of %d connections", n, len(a.latencies))
+	}
+}
+
+func TestWrkHasManyAddresses(t *testing.T) {
+	b := &bench{settings: &settings{wrk: "wrk"}}
+	var err error
+	if b.preload, err = preload(t.Context(), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exec.LookPath("wrk"); err != nil || b.preload == "" {
+		t.Skip("needs wrk and a C compiler")
+	}
+	url, seen := clientCounter(t)
+	c, err := b.saturate(t.Context(), 200*time.Millisecond, 20, url)
+	if err != nil || c.requests == 0 || c.errors > 0 {
+		t.Fatalf("have %+v, %v", c, err)
+	}
+	if n := seen(); n < 20 {
+		t.Errorf("have %d addresses of 20 connections", n)
 	}
 }

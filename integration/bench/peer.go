@@ -37,7 +37,7 @@ var known = []peer{
 	baton("baton-hash", "Baton, `BATON_DISPATCH=hash`"),
 	baton("baton-weighted", "Baton, `BATON_DISPATCH=weighted`"),
 	baton("baton-workers", "Baton, `BATON_ACCEPT=workers`"),
-	baton("baton-kernel", "Baton, `BATON_ACCEPT=kernel`"),
+	baton("baton-kernel", "Baton, `BATON_ACCEPT=kernel!`"),
 	{name: "tableflip", title: "tableflip and net/http", builds: []string{"tableflip"}, missing: nothing, start: startTableflip},
 	{name: "fasthttp", title: "fasthttp, prefork", workers: true, builds: []string{"fasthttp"}, missing: nothing, start: startFasthttp},
 	{name: nodeRR, title: "Node cluster, `rr`", workers: true, missing: nodeMissing, start: startNode("rr")},
@@ -60,9 +60,20 @@ func nginxMissing(b *bench) string   { return peers.NginxMissing(b.nginx) }
 func haproxyMissing(b *bench) string { return peers.HAProxyMissing(b.haproxy) }
 func pm2Missing(b *bench) string     { return peers.PM2Missing(b.pm2) }
 
+// manyClientsMissing says what the load takes to come from many addresses.
+func manyClientsMissing(b *bench) string {
+	if b.preload == "" {
+		return "all clients have one address without a C compiler (`apt-get install gcc libc6-dev`)"
+	}
+	return ""
+}
+
 // baton is Baton with the variable that its title names.
 func baton(name, title string) peer {
 	p := peer{name: name, title: title, workers: true, builds: []string{"baton"}, missing: nothing, start: startBaton}
+	if name == "baton-hash" {
+		p.missing = manyClientsMissing
+	}
 	if _, variable, ok := strings.Cut(strings.TrimSuffix(title, "`"), "`"); ok {
 		p.env = []string{variable}
 	}

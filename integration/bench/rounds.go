@@ -21,6 +21,7 @@ import (
 type bench struct {
 	*settings
 	dir, bin, file string
+	preload        string // into wrk, or ""
 	workers        int
 	intervals      map[string]time.Duration // of the open loops
 }
@@ -45,6 +46,10 @@ type outcome struct {
 func (b *bench) prepare(ctx context.Context) error {
 	b.bin, b.file = filepath.Join(b.dir, "bin"), filepath.Join(b.dir, "file")
 	if err := os.WriteFile(b.file, tiny.Body(), 0o600); err != nil {
+		return err
+	}
+	var err error
+	if b.preload, err = preload(ctx, b.dir); err != nil {
 		return err
 	}
 	var programs []string

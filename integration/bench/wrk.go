@@ -27,9 +27,9 @@ type count struct {
 	errors   int     // sockets' and answers'
 }
 
-// wrk asks again and again on each of its connections, as fast as it is
+// saturate has wrk ask again and again on each of its connections, as fast as it is
 // answered, until the time is over.
-func wrk(ctx context.Context, program string, duration time.Duration, connections int, url string, headers ...string) (count, error) {
+func (b *bench) saturate(ctx context.Context, duration time.Duration, connections int, url string, headers ...string) (count, error) {
 	threads := min(runtime.NumCPU(), connections)
 	// It knows whole seconds only, so it is interrupted, and prints the same.
 	args := []string{
@@ -39,8 +39,11 @@ func wrk(ctx context.Context, program string, duration time.Duration, connection
 	for _, h := range headers {
 		args = append(args, "-H", h)
 	}
-	cmd := exec.CommandContext(ctx, program, append(args, url)...)
+	cmd := exec.CommandContext(ctx, b.wrk, append(args, url)...)
 	cmd.SysProcAttr = peers.Apart()
+	if b.preload != "" {
+		cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.preload)
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
