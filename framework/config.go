@@ -38,6 +38,7 @@ type generationSettings struct {
 	IdleGrace    time.Duration
 	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
+	Rolling      bool
 	Adopts       []string // names of the listeners with an OnAdopt, in order
 
 	OrphanTimeout time.Duration // 0: never

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/baton-go/baton/internal/fault"
 	"github.com/baton-go/baton/internal/rundir"
 	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
@@ -71,6 +72,7 @@ func (m *master) makeOffer() []byte {
 
 // freeze stops acting on what is handed over, and describes it.
 func (m *master) freeze() ([]upgrade.Entry, error) {
+	fault.Point("old: asked to hand over")
 	if err := m.pool.Freeze(); err != nil {
 		return nil, err
 	}
@@ -99,6 +101,7 @@ func (m *master) takeOver(n int) error {
 			return err
 		}
 	}
+	fault.Point("new: has everything")
 	err = nil
 	if !m.pool.Prepared(n) { // the last moment to notice
 		err = fmt.Errorf("generation %d did not stay ready", n)
@@ -112,6 +115,7 @@ func (m *master) takeOver(n int) error {
 		return err
 	}
 	// From here on there is no way back: the predecessor is gone.
+	fault.Point("new: heard go")
 	m.took.Store(true)
 	m.init.Tell(upgrade.NoticeHello)
 	if in != nil {
@@ -124,6 +128,7 @@ func (m *master) takeOver(n int) error {
 	}
 	m.scaled.Store(int64(m.pool.Override()))
 	m.announce()
+	fault.Point("new: took over")
 	go m.cleanUpAfter(m.predPID)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	group "github.com/oklog/run"
 
 	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/fault"
 	"github.com/baton-go/baton/internal/rundir"
 	"github.com/baton-go/baton/internal/tickets"
 	"github.com/baton-go/baton/listener"
@@ -77,6 +78,7 @@ type master struct {
 	stopTimes  atomic.Value                    // stopTimes of the serving generation
 	took       atomic.Bool                     // this process is the master
 	replaced   atomic.Bool                     // by a new master, which has all that is handed over
+	anew       bool                            // its first generation is about to start, with nobody to take over from
 	charge     sync.Once                       // this process becomes the master
 	mayControl chan struct{}                   // closed when it is
 	noControl  chan struct{}                   // closed at the end
@@ -122,6 +124,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		return fmt.Errorf("baton: %w", err)
 	}
 	m.pred, m.init = m.up.Predecessor(), m.up.Init()
+	if m.pred != nil {
+		fault.Point("new: started")
+	}
 	m.herald = newHerald(o.inherited["NOTIFY_SOCKET"], o.logger, m.pred != nil)
 	m.herald.look = m.describe
 	if err := m.claim(); err != nil {
@@ -133,6 +138,8 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	}
 	if m.pred == nil {
 		m.init.Tell(upgrade.NoticeHello)
+	} else {
+		fault.Point("new: claimed")
 	}
 	m.scaled.Store(int64(m.offer.Override))
 	if path, err := workers.FindBinary(os.Args[0], workingDir); err == nil {
@@ -216,7 +223,9 @@ func (m *master) claim() error {
 		return err
 	}
 	if m.pred == nil {
+		fault.Point("crash: locked")
 		m.findOrphans()
+		fault.Point("crash: workers came")
 	}
 	if err := m.claimListeners(); err != nil {
 		return err

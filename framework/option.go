@@ -237,6 +237,21 @@ func DrainSpread(d time.Duration) Option { return drainSpreadVar.code(d) }
 // DrainTimeout(0) to cut at once.
 func MaxDraining(n int) Option { return maxDrainingVar.code(n) }
 
+// Rolling makes a new generation replace the old one worker by worker, for
+// machines whose memory does not hold both: there is never more than one worker
+// above what there are otherwise. Once the first of the new ones is ready, both
+// generations serve; an old worker drains, and when it has gone another new one
+// starts. Should one of them fail meanwhile, the release is refused: the new ones
+// drain, and the old generation is whole again.
+//
+// A deploy takes as long as its drains do, one after the other: mind DrainTimeout
+// where there are long requests. The verdict of a reload comes at its end, that of
+// an upgrade when the new master has taken over.
+//
+// Default false: all new workers are ready before the first connection goes to
+// one of them. Variable BATON_ROLLING, true or false.
+func Rolling(on bool) Option { return rollingVar.code(on) }
+
 // PIDFile is a file that holds the master's process id while it runs; an
 // upgrade rewrites it. A relative path counts from the first working
 // directory.

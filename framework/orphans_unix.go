@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 
@@ -175,11 +174,8 @@ func (m *master) abandonedFiles(keys []string) (files []socketFile) {
 	if m.orphans == nil {
 		return nil
 	}
-	specs := m.orphans.Specs()
-	for i, key := range listener.Keys(specs) {
-		if !slices.Contains(keys, key) {
-			files = append(files, leftover(specs[i]))
-		}
+	for _, spec := range m.orphans.Abandoned(keys) {
+		files = append(files, leftover(spec))
 	}
 	return files
 }

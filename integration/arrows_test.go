@@ -16,6 +16,7 @@ const module = "github.com/baton-go/baton"
 // all below. What is not listed may import nothing of ours.
 var arrows = map[string][]string{
 	"framework":               {"upgrade", "workers", "listener", "internal/"},
+	"upgrade":                 {"internal/fault"},
 	"framework/frameworktest": {"framework", "listener"},
 	"workers":                 {"workers/ipc", "workers/dispatch", "listener"},
 	"cmd/batonctl":            {"internal/"},

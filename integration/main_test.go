@@ -82,8 +82,13 @@ func buildTestapp() error {
 
 // build builds a program, with -race if the tests are.
 func build(pkg string) (path string, err error) {
-	path = filepath.Join(rootDir, filepath.Base(pkg))
-	args := []string{"build", "-ldflags=-s -w", "-o", path}
+	return buildAs(filepath.Base(pkg), pkg)
+}
+
+// buildAs builds a program under another name, and with more flags.
+func buildAs(name, pkg string, flags ...string) (path string, err error) {
+	path = filepath.Join(rootDir, name)
+	args := append([]string{"build", "-ldflags=-s -w", "-o", path}, flags...)
 	if raceEnabled {
 		args = append(args, "-race")
 	}

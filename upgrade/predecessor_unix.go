@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cloudflare/tableflip"
+
+	"github.com/baton-go/baton/internal/fault"
 )
 
 // Predecessor is the process that this one is about to replace.
@@ -148,6 +150,7 @@ func (p *Predecessor) Accept() error {
 	if err != nil {
 		return p.inherit(err)
 	}
+	fault.Point("new: before go")
 	m, err := p.next(context.Background())
 	switch {
 	case errors.Is(err, ErrCancelled):

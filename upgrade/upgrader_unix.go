@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cloudflare/tableflip"
+
+	"github.com/baton-go/baton/internal/fault"
 )
 
 // tableflip's own marker and the descriptors that come with it.
@@ -286,6 +288,7 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 				if err := u.give(); err != nil {
 					return nil, u.cancel(fmt.Sprintf("hand over: %v", err), err, frozen)
 				}
+				fault.Point("old: handed over")
 				late = time.After(stepTimeout) // nobody accepts meanwhile
 			}
 
@@ -302,9 +305,11 @@ func (u *handing) run(ctx context.Context) (*os.Process, error) {
 // let tells the new process to act, and waits until it says that it does: one
 // that dies in this very moment must not leave the service to nobody.
 func (u *handing) let(said <-chan message) error {
+	fault.Point("old: before go")
 	if err := send(u.c, time.Now().Add(stepTimeout), message{typ: msgGo}); err != nil {
 		return err
 	}
+	fault.Point("old: said go")
 	late := time.After(stepTimeout)
 	for {
 		select {

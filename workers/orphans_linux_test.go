@@ -326,3 +326,16 @@ func TestBadRecordsAreRefused(t *testing.T) {
 		t.Errorf("those that are known: %v, %v", o, err)
 	}
 }
+
+// The socket file of a listener that a supervisor holds is the supervisor's.
+func TestAbandonedAreOnlyTheDeadMastersOwn(t *testing.T) {
+	o := &Orphans{record: poolRecord{Listeners: []listenerRecord{
+		{Key: "a", Spec: listener.Spec{Address: "/run/a"}},
+		{Key: "b", Spec: listener.Spec{Address: "/run/b"}, Shared: true},
+		{Key: "c", Spec: listener.Spec{Address: "/run/c"}},
+	}}}
+	got := o.Abandoned([]string{"c"})
+	if len(got) != 1 || got[0].Address != "/run/a" {
+		t.Errorf("%v are abandoned, want /run/a alone", got)
+	}
+}

@@ -97,11 +97,13 @@ func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 // generation.
 func (o *Orphans) Next() int { return o.record.Next }
 
-// Specs returns the listeners of the dead master.
-func (o *Orphans) Specs() []listener.Spec {
-	var specs []listener.Spec
+// Abandoned returns those of the dead master's listeners that are not among keys
+// and that no supervisor holds.
+func (o *Orphans) Abandoned(keys []string) (specs []listener.Spec) {
 	for _, l := range o.record.Listeners {
-		specs = append(specs, l.Spec)
+		if !l.Shared && !slices.Contains(keys, l.Key) {
+			specs = append(specs, l.Spec)
+		}
 	}
 	return specs
 }

@@ -39,6 +39,7 @@ type listenerRecord struct {
 	Spec   listener.Spec `json:"spec"`
 	Bound  string        `json:"bound"` // address
 	Cookie uint64        `json:"cookie"`
+	Shared bool          `json:"shared,omitempty"` // with a supervisor
 }
 
 const poolRecordVersion = 1
@@ -174,7 +175,7 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 	}
 	r.Start, _ = startTime(r.PID)
 	for _, a := range p.acceptors {
-		l := listenerRecord{Key: a.key, Spec: a.l.Spec(), Bound: a.l.Addr().String()}
+		l := listenerRecord{Key: a.key, Spec: a.l.Spec(), Bound: a.l.Addr().String(), Shared: a.l.Shared()}
 		if raw, err := a.l.File().SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) { l.Cookie = cookie(int(fd)) })
 		}

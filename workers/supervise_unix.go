@@ -41,9 +41,9 @@ func (p *Pool) introduced(c *child, in Intro) {
 	}
 	g.introduced = true
 	g.options = o
-	g.wanted = o.Workers
-	if p.override > 0 {
-		g.wanted = p.override
+	g.wanted = p.target(g)
+	if o.Rolling {
+		g.wanted = 1 // the others follow once it serves
 	}
 	g.timer.Reset(o.ReadyTimeout - time.Since(g.born))
 	c.setTimer(o.ReadyTimeout-time.Since(c.born), p, func() { p.unready(c, o.ReadyTimeout) })
@@ -83,6 +83,7 @@ func (p *Pool) isReady(c *child) {
 			c.replaces = nil
 			p.drainChild(old, g.options.DrainTimeout, old.reason)
 		}
+		p.rollOn()
 	}
 }
 
@@ -159,7 +160,7 @@ func (p *Pool) leaving(c *child, reason string) {
 	}
 	c.expected = true
 	c.reason = reason
-	if c.id.Slot > g.wanted {
+	if !g.wants(c.id.Slot) {
 		p.drainChild(c, g.options.DrainTimeout, reason)
 		return
 	}
@@ -241,14 +242,16 @@ func (p *Pool) exited(c *child, status string) {
 			reason = fmt.Sprintf("worker %s: %s", c.id, reason)
 		}
 		p.discard(g, &RefusedError{Generation: g.number, Reason: reason, Stderr: output})
-	case g.state == GenerationIsServing && !p.stopping && !c.expected && c.id.Slot <= g.wanted:
+	case p.rolls(g) && !p.stopping && !c.expected:
+		p.unroll(&RefusedError{Generation: g.number, Reason: fmt.Sprintf("worker %s: %s", c.id, s.lastExit), Stderr: output})
+	case g.state == GenerationIsServing && !p.stopping && !c.expected && g.wants(c.id.Slot):
 		served := time.Duration(0)
 		if !c.ready.IsZero() {
 			served = time.Since(c.ready)
 		}
 		respawn = p.respawn(g, c.id.Slot, served)
 		p.crashed(g, s.lastExit)
-	case g.state == GenerationIsServing && !p.stopping && c.id.Slot <= g.wanted && !g.occupied(c.id.Slot):
+	case g.state == GenerationIsServing && !p.stopping && g.wants(c.id.Slot) && !g.occupied(c.id.Slot):
 		p.spawn(g, c.id.Slot, nil) // left on request, and nobody took its place yet
 	}
 	p.emit(WorkerExited{
@@ -256,6 +259,7 @@ func (p *Pool) exited(c *child, status string) {
 		Requeued: requeued, Output: output, Respawn: respawn,
 	})
 	p.settle(g)
+	p.rollOn()
 }
 
 // account adds what became of the connections of a worker that drained, of
@@ -348,7 +352,7 @@ func (p *Pool) giveUp(now time.Time) {
 	if p.serving == nil || p.stopping {
 		return
 	}
-	if p.serving.count(WorkerServing) > 0 {
+	if p.serving.count(WorkerServing) > 0 || p.rolling != nil {
 		p.unserved = time.Time{}
 		return
 	}

@@ -49,6 +49,12 @@ func TestTokenSaysWhoHasTheConnection(t *testing.T) {
 	mine.Close()
 	claim(theirs) // who has let go hears nothing
 	claim(0)      // there is none
+
+	// Whoever gave it may have filled it, and made it one that blocks.
+	_, theirs = token(t)
+	for unix.Sendto(theirs, make([]byte, 1024), unix.MSG_DONTWAIT, nil) == nil {
+	}
+	claim(theirs)
 }
 
 // What the master is sent it passes on, and keeps until it is acknowledged.
@@ -95,8 +101,9 @@ func TestTokenTravelsWithItsConnection(t *testing.T) {
 
 	// Files that are none of it are a breach.
 	_, conn = connected(t)
-	if err := a.p.returned(a.c, ipc.Frame{Type: msgReturn, Payload: appendMoved(nil, 8, 0, Moved{}), Files: []int{conn, socket(t)}}); err == nil {
-		t.Error("a socket for a token was taken")
+	_, other := tcpPair(t)
+	if err := a.p.returned(a.c, ipc.Frame{Type: msgReturn, Payload: appendMoved(nil, 8, 0, Moved{}), Files: []int{conn, other}}); err == nil {
+		t.Error("a client's connection for a token was taken")
 	}
 }
 

@@ -6,29 +6,38 @@ import (
 	"errors"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // A token travels with a connection that goes from one worker to another, and
-// says who has it, whatever becomes of the master between them. It is a pipe. The
-// worker that gives reads: a byte means that another worker has claimed the
-// connection, the end of the pipe that nobody has, and nobody can any more, for
-// whoever could had the other end with it.
+// says who has it, whatever becomes of the master between them. It is a socket pair.
+// The worker that gives reads: a byte means that another worker has claimed the
+// connection, the end that nobody has, and nobody can any more, for whoever could
+// had the other end with it.
+//
+// It is no pipe: what a worker gives may be full, and a write to a pipe blocks if
+// whoever has the other end wants it to.
 
 // newToken returns the reader's end, and a descriptor of the other.
 func newToken() (mine *os.File, theirs int, err error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, -1, err
+	syscall.ForkLock.RLock() // not everywhere are sockets made to be closed on exec
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
 	}
-	theirs, err = takeFD(w)
+	syscall.ForkLock.RUnlock()
 	if err != nil {
-		r.Close()
-		return nil, -1, err
+		return nil, -1, os.NewSyscallError("socketpair", err)
 	}
-	return r, theirs, nil
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		closeAllFDs(fds[:])
+		return nil, -1, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "token"), fds[1], nil
 }
 
 // claimTime is how long a claim is waited for. A worker that stands still takes
@@ -44,18 +53,22 @@ func claimed(token *os.File) bool {
 }
 
 // claim makes the connection of a token this worker's, and closes it. A worker
-// that gave it and is dead hears of it no more.
+// that gave it and is dead, or that does not listen, hears of it no more.
 func claim(token int) {
 	if token != 0 {
-		_, _ = unix.Write(token, []byte{1})
+		_ = unix.Sendto(token, []byte{1}, unix.MSG_DONTWAIT, nil)
 		unix.Close(token)
 	}
 }
 
 // isToken says whether fd can be one.
 func isToken(fd int) bool {
-	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO
+	if !isConnection(fd) {
+		return false
+	}
+	sa, err := unix.Getsockname(fd)
+	_, ok := sa.(*unix.SockaddrUnix)
+	return err == nil && ok
 }
 
 // files appends the descriptors of a connection to fds.
