@@ -14,9 +14,9 @@ const marker = "bench"
 // is "".
 func (r *report) markdown(charts string) string {
 	var b strings.Builder
-	chart := func(name, what string) {
+	chart := func(name, title string) {
 		if charts != "" && r.has(name) {
-			fmt.Fprintf(&b, "\n![%s](%s/%s.svg)\n", what, charts, name)
+			fmt.Fprintf(&b, "![%s](%s/%s.svg)\n\n", strings.TrimSuffix(title, ":"), charts, name)
 		}
 	}
 	var closed, open []reportedLoad
@@ -27,28 +27,36 @@ func (r *report) markdown(charts string) string {
 			closed = append(closed, l)
 		}
 	}
-	section := func(title string, table string) {
-		if b.Len() > 0 {
-			b.WriteString("\n")
-		}
-		fmt.Fprintf(&b, "%s\n\n%s", title, table)
+	section := func(title, table, name string) {
+		fmt.Fprintf(&b, "%s\n\n%s\n", title, table)
+		chart(name, title)
+	}
+	folded := func(title string, inside func()) {
+		fmt.Fprintf(&b, "<details>\n<summary>%s</summary>\n\n", title)
+		inside()
+		b.WriteString("</details>\n\n")
 	}
 	if len(closed) > 0 {
-		section("Requests per second at saturation, divided by those of net/http:", r.ratios(closed, rate, "%.0f/s", 1))
-		chart(rateChart, "requests per second divided by those of net/http")
-	}
-	section("CPU time of all the server's processes for 1,000 requests, divided by that of net/http:", r.ratios(r.Loads, cpu, "%.1f ms", 1000))
-	chart(cpuChart, "CPU time divided by that of net/http")
-	for _, l := range open {
-		section(fmt.Sprintf("Latencies at %.0f requests per second, half of what net/http can, %s:", l.Rate, l.Title), r.latencies(l))
-	}
-	if len(open) > 0 {
-		chart(latencyChart, "latencies")
+		section("Requests per second at saturation, divided by those of net/http:", r.ratios(closed, rate, "%.0f/s", 1), rateChart)
 	}
 	if len(r.Goals) > 0 {
-		section("The goals:", r.goalTable())
+		section("The goals:", r.goalTable(), "")
 	}
-	b.WriteString("\n" + r.conditions())
+	folded("CPU time", func() {
+		section("Of all the server's processes for 1,000 requests, divided by that of net/http:", r.ratios(r.Loads, cpu, "%.1f ms", 1000), cpuChart)
+	})
+	if len(open) > 0 {
+		folded("Latencies at half load", func() {
+			for i, l := range open {
+				name := ""
+				if i == len(open)-1 {
+					name = latencyChart
+				}
+				section(fmt.Sprintf("At %.0f requests per second, half of what net/http can, %s:", l.Rate, l.Title), r.latencies(l), name)
+			}
+		})
+	}
+	b.WriteString(r.conditions())
 	return b.String()
 }
 
@@ -87,7 +95,7 @@ func (r *report) ratios(loads []reportedLoad, f figure, format string, scale flo
 
 func (r *report) failed(load, peer string) string {
 	if n := r.errors(load, peer); n > 0 {
-		return fmt.Sprintf(", %d errors", n)
+		return fmt.Sprintf(", errors: %d", n)
 	}
 	return ""
 }
@@ -126,10 +134,20 @@ func (r *report) goalTable() string {
 	for _, p := range r.Peers {
 		titles[p.Name] = p.Title
 	}
-	var b strings.Builder
-	b.WriteString("| | | goal | found | |\n|---|---|---|---|---|\n")
+	// A line for each goal, with all who have it.
+	var lines []string
+	found := make(map[string][]string)
 	for _, g := range r.Goals {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", g.What, titles[g.Peer], g.Goal, g.Ratio, g.Verdict)
+		line := fmt.Sprintf("| %s | %s |", g.What, g.Goal)
+		if found[line] == nil {
+			lines = append(lines, line)
+		}
+		found[line] = append(found[line], fmt.Sprintf("%s: %s, %s", titles[g.Peer], g.Ratio, g.Verdict))
+	}
+	var b strings.Builder
+	b.WriteString("| | goal | found |\n|---|---|---|\n")
+	for _, line := range lines {
+		fmt.Fprintf(&b, "%s %s |\n", line, strings.Join(found[line], "<br>"))
 	}
 	return b.String()
 }

@@ -101,12 +101,14 @@ func (b *bench) report(o *outcome, e environment) *report {
 	for _, p := range known {
 		titles[p.name] = p.title
 	}
+	chosen := func(name string) bool {
+		return slices.ContainsFunc(b.peers, func(p peer) bool { return p.name == name })
+	}
 	for _, g := range goals {
-		for _, name := range g.reached {
-			if !slices.ContainsFunc(b.peers, func(p peer) bool { return p.name == name }) ||
-				!slices.ContainsFunc(b.loads, func(l load) bool { return l.name == g.load }) {
-				continue
-			}
+		if !chosen(g.versus) || !slices.ContainsFunc(b.loads, func(l load) bool { return l.name == g.load }) {
+			continue
+		}
+		for _, name := range slices.DeleteFunc(slices.Clone(g.peers), func(name string) bool { return !chosen(name) }) {
 			s := ratio(o.samples, g.load, name, g.versus, g.of)
 			r.Goals = append(r.Goals, reportedGoal{g.what, g.text(titles), name, s, g.verdict(s)})
 		}

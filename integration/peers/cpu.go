@@ -5,6 +5,8 @@ package peers
 import (
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Tick is the unit of times in /proc, USER_HZ.
@@ -13,12 +15,16 @@ const Tick = time.Second / 100
 // CPUTime is what the process and those of its children that it has waited for
 // have used, user and system; 0 for a process that is gone.
 func CPUTime(pid int) time.Duration {
+	// The clock of another process, as clock_getcpuclockid(3) makes it: /proc has
+	// the same in ticks only, which are too long for a second of light load.
+	const sched = 2
+	var own unix.Timespec
 	f := statFields(pid)
-	if len(f) < 15 {
+	if len(f) < 15 || unix.ClockGettime(int32(^pid<<3|sched), &own) != nil {
 		return 0
 	}
-	var sum time.Duration
-	for _, ticks := range f[11:15] { // utime stime cutime cstime
+	sum := time.Duration(own.Nano())
+	for _, ticks := range f[13:15] { // cutime cstime
 		n, _ := strconv.Atoi(ticks)
 		sum += time.Duration(n) * Tick
 	}
