@@ -227,7 +227,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 // record describes g without its workers and its environment.
 func (g *generation) record() generationRecord {
 	return generationRecord{
-		Number: g.number, State: g.state, Protocol: g.speaks, Binary: *g.binary, Options: g.options, Wanted: g.wanted,
+		Number: g.number, State: g.state, Protocol: g.speaks, Binary: *g.binary, Options: g.options, Wanted: g.wanted, Weights: g.weights,
 		Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
 		Outcome: g.outcome,
 	}
@@ -408,7 +408,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 	for _, gs := range in.state.Generations {
 		g := &generation{
 			number: gs.Number, state: gs.State, binary: adoptBinary(gs.Binary, next()), ledger: ledgers[gs.Number],
-			options: gs.Options, wanted: gs.Wanted, env: gs.Env, slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
+			options: gs.Options, wanted: gs.Wanted, weights: gs.Weights, env: gs.Env, slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
 			born: gs.Born, served: gs.Served, drained: gs.Drained, outcome: gs.Outcome,
 		}
 		for _, ws := range gs.Workers {
