@@ -39,6 +39,7 @@ type generationSettings struct {
 	IdleGrace    time.Duration
 	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
+	Rolling      bool
 	Adopts       []string // names of the listeners with an OnAdopt, in order
 	Dispatch     string   // name of the policy
 
@@ -129,22 +130,26 @@ type options struct {
 // defaultListener is the name of the listener that there is without Listen.
 const defaultListener = "default"
 
+func defaultSettings() generationSettings {
+	return generationSettings{
+		DrainTimeout: 30 * time.Second,
+		StopTimeout:  25 * time.Second,
+		ReadyTimeout: 30 * time.Second,
+		KillTimeout:  5 * time.Second,
+		HangTimeout:  30 * time.Second,
+		BakeTime:     10 * time.Second,
+		IdleGrace:    5 * time.Second,
+		DrainSpread:  5 * time.Second,
+		MaxDraining:  8,
+		Dispatch:     dispatch.RoundRobin().Name(),
+
+		OrphanTimeout: orphansIfSupervised,
+	}
+}
+
 func defaultOptions(env environment) *options {
 	return &options{
-		settings: settings{generationSettings: generationSettings{
-			DrainTimeout: 30 * time.Second,
-			StopTimeout:  25 * time.Second,
-			ReadyTimeout: 30 * time.Second,
-			KillTimeout:  5 * time.Second,
-			HangTimeout:  30 * time.Second,
-			BakeTime:     10 * time.Second,
-			IdleGrace:    5 * time.Second,
-			DrainSpread:  5 * time.Second,
-			MaxDraining:  8,
-			Dispatch:     dispatch.RoundRobin().Name(),
-
-			OrphanTimeout: orphansIfSupervised,
-		}},
+		settings:   settings{generationSettings: defaultSettings()},
 		handlers:   map[string]http.Handler{},
 		adopters:   map[string]func(net.Conn, []byte){},
 		tls:        map[string]*tlsSource{},
@@ -210,6 +215,16 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 // configError is ErrConfig with a line for each problem.
 func configError(problems []string) error {
 	return fmt.Errorf("%w:\n%s", ErrConfig, strings.Join(problems, "\n"))
+}
+
+// logChoices logs what the environment has chosen, and what it seems to mean to.
+func (o *options) logChoices() {
+	for _, line := range o.overrides {
+		o.logger.Info(line)
+	}
+	for _, line := range o.unknownVariables() {
+		o.logger.Warn(line)
+	}
 }
 
 // source is what set an option, as it was written, or its default.

@@ -68,13 +68,17 @@ func (o *options) policyNamed(name string) (dispatch.Policy, error) {
 	return p, err
 }
 
+const dispatchName = "BATON_DISPATCH"
+
 // dispatchVar is the variable of Dispatch. Which names are good depends on the
 // policy that is given there.
 type dispatchVar struct{}
 
+func (dispatchVar) variable() string { return dispatchName }
+
 func (dispatchVar) apply(o *options, env environment) {
 	v := variable[string]{
-		option: "Dispatch", name: "BATON_DISPATCH",
+		option: "Dispatch", name: dispatchName,
 		at:     func(o *options) *string { return &o.Dispatch },
 		parse:  func(s string) (string, bool) { return s, true },
 		check:  func(s string) (string, bool) { return s, true },

@@ -82,7 +82,12 @@ type variable[T any] struct {
 }
 
 // override is a variable of any type.
-type override interface{ apply(*options, environment) }
+type override interface {
+	apply(*options, environment)
+	variable() string
+}
+
+func (v variable[T]) variable() string { return v.name }
 
 // code is the option itself.
 func (v variable[T]) code(value T) Option {
@@ -162,6 +167,9 @@ var (
 	orphanTimeoutVar = orphanVar(durationVar("OrphanTimeout", "BATON_ORPHAN_TIMEOUT", 0,
 		func(o *options) *time.Duration { return &o.OrphanTimeout }))
 
+	rollingVar = switchVar("Rolling", "BATON_ROLLING",
+		func(o *options) *bool { return &o.Rolling })
+
 	pidFileVar = pathVar("PIDFile", "BATON_PID_FILE",
 		func(o *options) *string { return &o.PIDFile })
 	runtimeDirVar = pathVar("RuntimeDir", "BATON_RUNTIME_DIR",
@@ -187,7 +195,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
-		dispatchVar{}, orphanTimeoutVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
+		dispatchVar{}, orphanTimeoutVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 
@@ -230,6 +238,18 @@ func orphanVar(v variable[time.Duration]) variable[time.Duration] {
 		return d.String()
 	}
 	return v
+}
+
+func switchVar(option, name string, at func(*options) *bool) variable[bool] {
+	return variable[bool]{
+		option: option, name: name, at: at, expected: "true or false",
+		parse: func(s string) (bool, bool) {
+			b, err := strconv.ParseBool(s)
+			return b, err == nil
+		},
+		check:  func(b bool) (bool, bool) { return b, true },
+		format: strconv.FormatBool,
+	}
 }
 
 // pathVar stores absolute paths; "" stays what it is, the default.

@@ -17,6 +17,8 @@ func (l logger) event(e workers.Event) {
 	case workers.GenerationServing:
 		l.Info(fmt.Sprintf("generation %d serving", e.Generation), "workers", e.Workers,
 			"revision", short(e.Revision), "took", round(e.Took), "previous", e.Previous)
+	case workers.GenerationRolled:
+		l.Info(fmt.Sprintf("generation %d has replaced generation %d", e.Generation, e.Previous), "workers", e.Workers, "took", round(e.Took))
 	case workers.GenerationDrained:
 		level := l.Info
 		d := e.Drained

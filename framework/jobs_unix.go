@@ -31,7 +31,8 @@ func needsMaster(fields []string) error {
 
 // workerOptions reads what a generation's first worker was started as.
 func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, error) {
-	var asked settings
+	// What its release does not know yet has its default.
+	asked := settings{generationSettings: defaultSettings()}
 	if err := json.Unmarshal(in.Settings, &asked); err != nil {
 		return workers.Options{}, nil, fmt.Errorf("its settings: %w", err)
 	}
@@ -42,6 +43,7 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 		return workers.Options{}, nil, needsMaster([]string{"Dispatch to " + asked.Dispatch})
 	}
 	o := asked.workerOptions(m.cpus)
+	o.Rolling = o.Rolling && !m.anew
 	o.OrphanTimeout = m.orphanTimeout(asked.OrphanTimeout)
 	m.times = stopTimes{asked.StopTimeout, asked.StopDelay}
 	n := o.Workers
@@ -57,7 +59,7 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 
 // rollback starts the release that served before, from what is pinned of it.
 func (m *master) rollback(ctx context.Context, from int) control.Verdict {
-	began := m.deploys(m.o.ReadyTimeout)
+	began := m.deploys(ctx, m.o.ReadyTimeout)
 	s, err := m.pool.Previous(from)
 	if err != nil {
 		return m.report(control.ActionRollback, began, control.Verdict{Reason: err.Error()})
@@ -68,6 +70,9 @@ func (m *master) rollback(ctx context.Context, from int) control.Verdict {
 	err = m.pool.Prepare(ctx, s)
 	if err == nil {
 		err = m.commit(s.Number)
+	}
+	if err == nil {
+		err = m.pool.Rolled(ctx)
 	}
 	m.pinnedEnv = nil
 	if err != nil {
@@ -205,9 +210,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		m.pool.Restore()
 	}
 	fault.Point("new: committed")
-	if m.orphans = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
-		m.pool.FosterRest(m.orphans.Orphans)
-	}
+	m.fosterLate()
 	m.takeCharge()
 	fault.Point("new: in charge")
 	return control.Verdict{OK: true, Generation: n}
@@ -220,7 +223,9 @@ func (m *master) startAnew(ctx context.Context) control.Verdict {
 	serving := m.foster()
 	m.keepRecord()
 	fault.Point("crash: adopted")
+	m.anew = true // workers that accept for themselves are replaced at once
 	n, err := m.prepare(ctx)
+	m.anew = false
 	if err == nil {
 		err = m.commit(n)
 	}
@@ -262,12 +267,15 @@ func (m *master) takeCharge() {
 }
 
 func (m *master) reload(ctx context.Context) control.Verdict {
-	began := m.deploys(m.o.ReadyTimeout)
+	began := m.deploys(ctx, m.o.ReadyTimeout)
 	n, err := m.prepare(ctx)
 	if err == nil {
 		fault.Point("reload: ready")
 		err = m.commit(n)
 		fault.Point("reload: committed")
+	}
+	if err == nil {
+		err = m.pool.Rolled(ctx)
 	}
 	if errors.Is(err, workers.ErrNeedsMaster) {
 		m.next = n // nobody has seen it
@@ -283,7 +291,7 @@ func (m *master) reload(ctx context.Context) control.Verdict {
 func (m *master) upgrade(ctx context.Context) control.Verdict {
 	// First a worker of the new binary, which is heard and ended: one that
 	// cannot start is refused with all it wrote, and cheaply.
-	began := m.deploys(2*m.o.ReadyTimeout + upgradeMargin)
+	began := m.deploys(ctx, 2*m.o.ReadyTimeout+upgradeMargin)
 	if m.pred != nil {
 		// It may still be answering somebody, and tableflip refuses until then.
 		gone, cancel := context.WithTimeout(ctx, upgradeMargin)
@@ -355,9 +363,14 @@ func (m *master) refused(n int, err error) control.Verdict {
 	return v
 }
 
-// deploys tells that a deploy begins, which may take some time, and when it did.
-func (m *master) deploys(d time.Duration) time.Time {
+// deploys tells that a deploy begins, which may take d until it serves, and when
+// it did. What an upgrade has left to be done comes first.
+func (m *master) deploys(ctx context.Context, d time.Duration) (began time.Time) {
+	if m.o.Rolling {
+		d += time.Duration(m.pool.Wanted()) * (m.o.ReadyTimeout + m.o.DrainTimeout + m.o.KillTimeout)
+	}
 	m.herald.busy(d+m.o.KillTimeout, systemd.Reloading())
+	_ = m.pool.Rolled(ctx)
 	return time.Now()
 }
 

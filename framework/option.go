@@ -201,13 +201,14 @@ func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
 
 // OrphanTimeout is how long workers go on when their master has been killed:
 // they serve, and accept for themselves, until another master comes, adopts them
-// and replaces them as in a reload. If none comes in time they drain and leave.
-// From 0 to 720 hours.
+// and replaces them as in a reload. If none comes in time they drain and leave,
+// and earlier when they are told to, or when systemd stops the unit or gives it
+// up. From 0 to 720 hours.
 //
 // Default 5 minutes where somebody starts the master again: a service manager
 // that sets NOTIFY_SOCKET, or the init of a container. Elsewhere 0: they drain
-// and leave at once, and the port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux only, and not with User,
-// whose workers hold no listeners.
+// and leave at once, and the port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux
+// only, and not with User, whose workers hold no listeners.
 func OrphanTimeout(d time.Duration) Option { return orphanTimeoutVar.code(d) }
 
 // IdleGrace is how long a draining worker keeps an idle HTTP/1 connection that
@@ -237,9 +238,27 @@ func DrainSpread(d time.Duration) Option { return drainSpreadVar.code(d) }
 // DrainTimeout(0) to cut at once.
 func MaxDraining(n int) Option { return maxDrainingVar.code(n) }
 
+// Rolling makes a new generation replace the old one worker by worker, for
+// machines whose memory does not hold both: there is never more than one worker
+// above what there are otherwise. Once the first of the new ones is ready, both
+// generations serve; an old worker drains, and when it has gone another new one
+// starts. Should one of them fail meanwhile, the release is refused: the new ones
+// drain, and the old generation is whole again.
+//
+// A deploy takes as long as its drains do, one after the other: mind DrainTimeout
+// where there are long requests. The verdict of a reload comes at its end, that of
+// an upgrade when the new master has taken over.
+//
+// Default false: all new workers are ready before the first connection goes to
+// one of them. Variable BATON_ROLLING, true or false.
+func Rolling(on bool) Option { return rollingVar.code(on) }
+
 // PIDFile is a file that holds the master's process id while it runs; an
 // upgrade rewrites it. A relative path counts from the first working
 // directory.
+//
+// The directory must exist and be writable for the master, or the start is
+// refused.
 //
 // Default "": none. Variable BATON_PID_FILE.
 func PIDFile(path string) Option { return pidFileVar.code(path) }
@@ -253,7 +272,8 @@ func PIDFile(path string) Option { return pidFileVar.code(path) }
 // directory and certificate files among it; the executable needs no more than to
 // be executable. Without root it can only be the user who starts the service.
 //
-// Default "": the master's own. Variable BATON_USER. Ignored by SingleProcess.
+// Default "": the master's own. Variable BATON_USER. It has no effect with
+// SingleProcess, which logs a warning.
 func User(name string) Option { return userVar.code(name) }
 
 // RuntimeDir is the directory of the control socket and of the lock that keeps

@@ -93,6 +93,15 @@ type WorkerExited struct {
 	Respawn  time.Duration // until its replacement is started; negative when there is none
 }
 
+// GenerationRolled: a generation that serves since some time has replaced the one
+// before worker by worker, which serves no more.
+type GenerationRolled struct {
+	Generation int
+	Workers    int
+	Took       time.Duration // since it began to serve
+	Previous   int
+}
+
 // GenerationServing: from now on connections go to this generation.
 type GenerationServing struct {
 	Generation int
@@ -167,6 +176,7 @@ func (WorkerResumed) event()     {}
 func (WorkerKilled) event()      {}
 func (WorkerExited) event()      {}
 func (GenerationServing) event() {}
+func (GenerationRolled) event()  {}
 func (GenerationRefused) event() {}
 func (GenerationDrained) event() {}
 func (GenerationFailing) event() {}

@@ -17,8 +17,10 @@ type generation struct {
 	binary   *Binary
 	env      []string
 	options  Options
+	speaks   Versions // since it is introduced
 	ledger   *ledger
-	wanted   int // workers
+	wanted   int // workers, in slots from 1 on
+	ceded    int // of these slots to the generation that replaces it
 	children []*child
 	slots    map[int]*slot
 	weights  map[int]int // of slots, as an operator has set them
@@ -65,6 +67,9 @@ func (g *generation) slot(n int) *slot {
 	return g.slots[n]
 }
 
+// wants says whether g is to have a worker in slot n.
+func (g *generation) wants(n int) bool { return n > g.ceded && n <= g.wanted }
+
 // occupied says whether a worker that serves, or will, is in slot n.
 func (g *generation) occupied(n int) bool {
 	s := g.slots[n]
@@ -94,9 +99,20 @@ func (g *generation) windows() []*window {
 	return ws
 }
 
+// rotation is who may get connections.
+func (g *generation) rotation() []*window {
+	var ws []*window
+	for _, c := range g.children {
+		if c.state == WorkerServing {
+			ws = append(ws, c.window)
+		}
+	}
+	return ws
+}
+
 // fill starts a worker in each slot that should have one and has none.
 func (p *Pool) fill(g *generation) {
-	for n := 1; n <= g.wanted; n++ {
+	for n := g.ceded + 1; n <= g.wanted; n++ {
 		if !g.occupied(n) {
 			p.spawn(g, n, nil)
 		}
@@ -135,10 +151,12 @@ func (p *Pool) spawn(g *generation, n int, replaces *child) {
 func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Time, replaces *child) {
 	s := g.slot(n)
 	s.starting = false
-	wanted := g.state <= GenerationIsServing && n <= g.wanted && !p.stopping && !p.frozen
+	wanted := g.state <= GenerationIsServing && g.wants(n) && !p.stopping && !p.frozen
 	if err != nil {
 		if g.state == GenerationStarting {
 			p.discard(g, &RefusedError{Generation: g.number, Reason: err.Error(), Err: err})
+		} else if wanted && p.rolls(g) {
+			p.unroll(&RefusedError{Generation: g.number, Reason: err.Error(), Err: err})
 		} else if wanted {
 			s.lastExit = err.Error()
 			p.emit(WorkerUnstarted{Worker: ID{Generation: g.number, Slot: n}, Reason: err.Error(), Respawn: p.respawn(g, n, 0)})
@@ -156,7 +174,7 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 	g.children = append(g.children, c)
 	p.emit(WorkerForked{Worker: c.id, PID: c.proc.pid, Restart: c.restart})
 	c.say(msgHello, encode(greeting{
-		Version: ProtocolVersion, Nonce: c.nonce, Generation: g.number, Slot: n,
+		Protocol: protocol, Nonce: c.nonce, Generation: g.number, Slot: n,
 		Listeners: p.listeners, Committed: g.state == GenerationIsServing,
 	}))
 	if p.frozen {
@@ -181,7 +199,7 @@ func (p *Pool) respawn(g *generation, n int, served time.Duration) time.Duration
 	s.timer = time.AfterFunc(delay, func() {
 		p.post(func() {
 			s.timer = nil
-			if g.state == GenerationIsServing && !p.stopping && !p.frozen && n <= g.wanted && !g.occupied(n) {
+			if g.state == GenerationIsServing && !p.stopping && !p.frozen && g.wants(n) && !g.occupied(n) {
 				p.spawn(g, n, nil)
 			}
 		})

@@ -12,6 +12,7 @@ type Options struct {
 	GiveUpAfter  time.Duration // without any serving worker before Run fails; 0 = never
 	BakeTime     time.Duration // a generation that crashes when it is younger is taken back; 0 = never
 	IdleGrace    time.Duration // how long a draining worker keeps idle connections
+	Rolling      bool          // it replaces the one before worker by worker
 	MaxDraining  int           // old generations at a time; the oldest beyond are cut
 	Adopts       []string      // keys of the listeners whose handed-off connections it takes
 	Dispatch     string        // name of the policy; "": round-robin

@@ -58,6 +58,7 @@ type Pool struct {
 	// Owned by Run's goroutine.
 	generations []*generation // oldest first
 	serving     *generation
+	rolling     *roll           // the one before serves, too; nil if it does not
 	succeeds    bool            // ours, which is ready, is about to replace the adopted one: nobody is given connections
 	known       map[string]bool // keys of the listeners of the master before
 	override    int             // workers as an operator set them; 0: as the release says
@@ -306,16 +307,18 @@ func (p *Pool) Commit(number int) error {
 			Generation: g.number, Workers: g.wanted, Revision: g.binary.Build.Revision,
 			Took: g.served.Sub(g.born), Previous: previous,
 		})
+		p.accept()
+		if old != nil && old.wanted > 0 && g.options.Rolling {
+			p.beginRoll(old, g)
+			return
+		}
 		if old != nil {
 			p.outlive(old, g)
 			p.drain(old, g.options.DrainTimeout, fmt.Sprintf("replaced by generation %d", g.number))
 		}
 		p.boundDraining()
-		if p.override > 0 { // it may have been scaled since it was started
-			g.wanted = p.override
-		}
+		g.wanted = p.target(g) // it may have been scaled since it was started
 		p.resize(g)
-		p.accept()
 	}); stopped != nil {
 		return stopped
 	}
@@ -341,14 +344,13 @@ func (p *Pool) retarget() {
 		return
 	}
 	var ws []*window
-	for _, c := range p.serving.children {
-		if c.state == WorkerServing {
-			ws = append(ws, c.window)
-		}
+	if p.rolling != nil {
+		ws = p.rolling.old.rotation()
 	}
+	ws = append(ws, p.serving.rotation()...)
 	adopts := make([]bool, len(p.acceptors))
 	for _, key := range p.serving.options.Adopts {
-		if i, ok := p.byKey[key]; ok {
+		if i, ok := p.byKey[key]; ok && (p.rolling == nil || slices.Contains(p.rolling.old.options.Adopts, key)) {
 			adopts[i] = true
 		}
 	}
@@ -366,7 +368,7 @@ func (p *Pool) Scale(n int) error {
 		p.override = n
 		p.record.changed.Store(true)
 		g := p.serving
-		if g == nil || p.stopping {
+		if g == nil || p.stopping || p.rolling != nil { // which ends with so many
 			return
 		}
 		g.wanted = n
@@ -379,18 +381,23 @@ func (p *Pool) Scale(n int) error {
 
 // resize gives g the workers that it should have.
 func (p *Pool) resize(g *generation) {
+	p.drainBeyond(g, g.options.DrainTimeout, "fewer workers wanted")
+	p.fill(g)
+}
+
+// drainBeyond drains the workers that g should not have.
+func (p *Pool) drainBeyond(g *generation, timeout time.Duration, reason string) {
 	for n, s := range g.slots {
-		if n > g.wanted && s.timer != nil {
+		if !g.wants(n) && s.timer != nil {
 			s.timer.Stop()
 			s.timer = nil
 		}
 	}
 	for _, c := range slices.Clone(g.children) {
-		if c.id.Slot > g.wanted && !c.expected {
-			p.drainChild(c, g.options.DrainTimeout, "fewer workers wanted")
+		if !g.wants(c.id.Slot) && !c.expected {
+			p.drainChild(c, timeout, reason)
 		}
 	}
-	p.fill(g)
 }
 
 // accept starts the accept loops, if they do not run yet.
@@ -486,6 +493,10 @@ func (p *Pool) Stop(timeout time.Duration, reason string) {
 func (p *Pool) stop(timeout time.Duration, reason string) {
 	p.stopping = true
 	p.stopBy = time.Now().Add(timeout)
+	if r := p.rolling; r != nil {
+		p.rolling, r.err = nil, ErrStopped
+		close(r.done)
+	}
 	p.d.noReturns()
 	for _, g := range slices.Clone(p.generations) {
 		if g.state == GenerationStarting || g.state == GenerationIsReady {

@@ -25,8 +25,8 @@ func (p *Pool) introduced(c *child, in Intro) {
 	}
 	var o Options
 	var env []string
-	err := errNewerProtocol
-	if in.Version <= ProtocolVersion {
+	err := p.accepts(g, in.Protocol)
+	if err == nil {
 		o, env, err = p.cfg.Options(in)
 	}
 	if err != nil {
@@ -40,10 +40,11 @@ func (p *Pool) introduced(c *child, in Intro) {
 		return
 	}
 	g.introduced = true
+	g.speaks = in.Protocol
 	g.options = o
-	g.wanted = o.Workers
-	if p.override > 0 {
-		g.wanted = p.override
+	g.wanted = p.target(g)
+	if o.Rolling {
+		g.wanted = 1 // the others follow once it serves
 	}
 	g.timer.Reset(o.ReadyTimeout - time.Since(g.born))
 	c.setTimer(o.ReadyTimeout-time.Since(c.born), p, func() { p.unready(c, o.ReadyTimeout) })
@@ -55,6 +56,25 @@ func (p *Pool) introduced(c *child, in Intro) {
 		p.welcome(c)
 	}
 	p.fill(g)
+}
+
+// accepts says whether this pool can be the master of g, which speaks v. A release
+// that was served before is served in any case: it cannot come with a new master.
+func (p *Pool) accepts(g *generation, v Versions) error {
+	if !protocol.Meets(v) {
+		return fmt.Errorf("it speaks protocol %s, this master %s: %w", v, protocol, ErrIncompatible)
+	}
+	if g.probe {
+		for _, old := range p.generations {
+			if (old.state == GenerationIsServing || old.state == GenerationIsDraining) && !old.speaks.Meets(v) {
+				return fmt.Errorf("it speaks protocol %s, generation %d, which is %s, %s: %w", v, old.number, old.state, old.speaks, ErrIncompatible)
+			}
+		}
+	}
+	if v.Newest > protocol.Newest && !g.rollback {
+		return fmt.Errorf("it speaks protocol %s, this master %s: %w", v, protocol, ErrNeedsMaster)
+	}
+	return nil
 }
 
 // isReady: a worker can take connections.
@@ -83,6 +103,7 @@ func (p *Pool) isReady(c *child) {
 			c.replaces = nil
 			p.drainChild(old, g.options.DrainTimeout, old.reason)
 		}
+		p.rollOn()
 	}
 }
 
@@ -159,7 +180,7 @@ func (p *Pool) leaving(c *child, reason string) {
 	}
 	c.expected = true
 	c.reason = reason
-	if c.id.Slot > g.wanted {
+	if !g.wants(c.id.Slot) {
 		p.drainChild(c, g.options.DrainTimeout, reason)
 		return
 	}
@@ -241,14 +262,16 @@ func (p *Pool) exited(c *child, status string) {
 			reason = fmt.Sprintf("worker %s: %s", c.id, reason)
 		}
 		p.discard(g, &RefusedError{Generation: g.number, Reason: reason, Stderr: output})
-	case g.state == GenerationIsServing && !p.stopping && !c.expected && c.id.Slot <= g.wanted:
+	case p.rolls(g) && !p.stopping && !c.expected:
+		p.unroll(&RefusedError{Generation: g.number, Reason: fmt.Sprintf("worker %s: %s", c.id, s.lastExit), Stderr: output})
+	case g.state == GenerationIsServing && !p.stopping && !c.expected && g.wants(c.id.Slot):
 		served := time.Duration(0)
 		if !c.ready.IsZero() {
 			served = time.Since(c.ready)
 		}
 		respawn = p.respawn(g, c.id.Slot, served)
 		p.crashed(g, s.lastExit)
-	case g.state == GenerationIsServing && !p.stopping && c.id.Slot <= g.wanted && !g.occupied(c.id.Slot):
+	case g.state == GenerationIsServing && !p.stopping && g.wants(c.id.Slot) && !g.occupied(c.id.Slot):
 		p.spawn(g, c.id.Slot, nil) // left on request, and nobody took its place yet
 	}
 	p.emit(WorkerExited{
@@ -256,6 +279,7 @@ func (p *Pool) exited(c *child, status string) {
 		Requeued: requeued, Output: output, Respawn: respawn,
 	})
 	p.settle(g)
+	p.rollOn()
 }
 
 // account adds what became of the connections of a worker that drained, of
@@ -348,7 +372,7 @@ func (p *Pool) giveUp(now time.Time) {
 	if p.serving == nil || p.stopping {
 		return
 	}
-	if p.serving.count(WorkerServing) > 0 {
+	if p.serving.count(WorkerServing) > 0 || p.rolling != nil {
 		p.unserved = time.Time{}
 		return
 	}

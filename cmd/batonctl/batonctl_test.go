@@ -144,8 +144,6 @@ func TestHelpTellsTheExitCodes(t *testing.T) {
 }
 
 func TestServiceIsFound(t *testing.T) {
-	// Both places are searched for any user, root too; only $XDG_RUNTIME_DIR can be
-	// a test's own.
 	services := func(t *testing.T, names ...string) []string {
 		xdg := short(t)
 		for _, n := range names {
@@ -176,6 +174,13 @@ func TestServiceIsFound(t *testing.T) {
 	t.Run("dead ones only", func(t *testing.T) {
 		r := batonctl(t, services(t), "reload")
 		if r.code != 3 || !strings.Contains(r.stderr, "nobody answers in\n") || !strings.Contains(r.stderr, "/baton/dead") {
+			t.Errorf("have %+v", r)
+		}
+	})
+	t.Run("root's", func(t *testing.T) {
+		run := short(t)
+		serve(t, obeys(), mkdir(t, run, "baton", "a"))
+		if r := batonctl(t, []string{selfEnv + "=" + run}, "reload"); r.code != 0 {
 			t.Errorf("have %+v", r)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/rundir"
 )
 
 // statusTimeout is the default of --timeout for status, which needs no deploy to
@@ -113,11 +114,24 @@ func (c *weightCmd) Run(e *env) error {
 	})
 }
 
-// Run asks the service to stop.
+// Run asks the service to stop. Workers that have lost their master are told
+// themselves.
 func (c *stopCmd) Run(e *env) error {
-	return e.ask(control.ActionStop, func(ctx context.Context) (control.Verdict, error) {
+	err := e.ask(control.ActionStop, func(ctx context.Context) (control.Verdict, error) {
 		return e.client.Stop(ctx, control.StopRequest{Now: c.Now})
 	})
+	if !errors.Is(err, control.ErrNoService) || e.dir == "" {
+		return err
+	}
+	n, derr := rundir.Dismiss(e.dir, c.Now)
+	switch {
+	case derr != nil:
+		return fmt.Errorf("%w; its workers: %w", err, derr)
+	case n == 0:
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "stop: done, there was no master; workers that leave: %d\n", n)
+	return err
 }
 
 // ask sends a request and prints its verdict.

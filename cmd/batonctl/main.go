@@ -21,6 +21,8 @@
 // most. A timeout of 0 is none. Giving up the wait, by a timeout or Ctrl-C, does
 // not undo what was asked for.
 //
+// stop also ends the workers that go on because their master was killed.
+//
 // Exit codes:
 //
 //	0  done
@@ -83,6 +85,7 @@ func (f *failure) Unwrap() error { return f.err }
 // env is what a command needs of the world.
 type env struct {
 	client  *control.Client
+	dir     string // the runtime directory; "": only the socket is known
 	timeout *time.Duration
 	stdout  io.Writer
 	stderr  io.Writer
@@ -115,9 +118,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return report(stderr, err)
 	}
 	e := &env{client: control.NewClient(socket), timeout: c.Timeout, stdout: stdout, stderr: stderr}
+	if filepath.Base(socket) == filepath.Base(rundir.SocketPath("")) {
+		e.dir = filepath.Dir(socket)
+	}
 	err = kctx.Run(e)
-	if errors.Is(err, control.ErrNoService) && filepath.Base(socket) == filepath.Base(rundir.SocketPath("")) {
-		if hint := left(filepath.Dir(socket)); hint != "" {
+	if errors.Is(err, control.ErrNoService) && e.dir != "" {
+		if hint := left(e.dir); hint != "" {
 			err = fmt.Errorf("%w%s", err, hint)
 		}
 	}

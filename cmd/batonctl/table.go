@@ -18,7 +18,7 @@ import (
 const shortRevision = 12
 
 // render draws a status: a head line, the generations, the workers, and the last
-// deploy if it was refused.
+// deploy if it was refused; and what may be wrong with it.
 func render(w io.Writer, st control.Status, now time.Time) {
 	state := st.State
 	if !st.Accepting {
@@ -57,6 +57,9 @@ func render(w io.Writer, st control.Status, now time.Time) {
 		fmt.Fprintf(w, "\nlast deploy: %s\n", refused(d.Action, *d))
 	} else if d != nil && d.Action == control.ActionRollback {
 		fmt.Fprintf(w, "\nlast deploy: %s\n", done(d.Action, *d))
+	}
+	if st.Schema > control.Schema {
+		fmt.Fprintf(w, "\nthis status has schema %d and batonctl knows %d: some of it may be wrong, --json has it all\n", st.Schema, control.Schema)
 	}
 }
 

@@ -57,7 +57,9 @@ func sample() control.Status {
 func TestStatusTable(t *testing.T) {
 	starting := control.Status{State: control.StateStarting,
 		Master: control.Master{PID: 9, Started: ago(time.Second), Binary: control.Binary{Path: "/app", Version: "v1.2.3"}}}
-	for name, st := range map[string]control.Status{"status": sample(), "starting": starting} {
+	later := starting
+	later.Schema = control.Schema + 1
+	for name, st := range map[string]control.Status{"status": sample(), "starting": starting, "later": later} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
 			render(&b, st, now)

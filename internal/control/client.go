@@ -196,6 +196,9 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (int, []
 func statusError(code int, raw []byte) error {
 	var e errorBody
 	if json.Unmarshal(raw, &e) == nil && e.Error != "" {
+		if e.Schema != Schema && e.Schema != 0 {
+			e.Error += fmt.Sprintf("; the service has schema %d of the control socket, this client %d", e.Schema, Schema)
+		}
 		return &StatusError{Code: code, Message: e.Error}
 	}
 	msg := strings.TrimSpace(string(raw))

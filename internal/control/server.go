@@ -277,11 +277,12 @@ func body(w http.ResponseWriter, r *http.Request, v any) bool {
 
 // fail answers with an error.
 func fail(w http.ResponseWriter, code int, msg string) {
-	answer(w, code, errorBody{Error: msg})
+	answer(w, code, errorBody{Error: msg, Schema: Schema})
 }
 
 type errorBody struct {
-	Error string `json:"error"`
+	Error  string `json:"error"`
+	Schema int    `json:"schema"`
 }
 
 func answer(w http.ResponseWriter, code int, v any) {

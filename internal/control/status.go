@@ -2,8 +2,9 @@ package control
 
 import "time"
 
-// Schema is the version of the status document. It rises when a field changes
-// its meaning or goes away; new fields do not raise it.
+// Schema is the version of what the control socket speaks. It rises when a field
+// of an answer changes its meaning or goes away, and with what can be asked for.
+// New fields of answers do not raise it.
 const Schema = 1
 
 // States of the service (Status.State).
