@@ -15,6 +15,7 @@ import (
 
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/workers"
+	"github.com/baton-go/baton/workers/dispatch"
 )
 
 // settings is the part of the options that travels: each binary resolves its
@@ -40,6 +41,7 @@ type generationSettings struct {
 	MaxDraining  int
 	Rolling      bool
 	Adopts       []string // names of the listeners with an OnAdopt, in order
+	Dispatch     string   // name of the policy
 
 	OrphanTimeout time.Duration // 0: never
 }
@@ -112,6 +114,7 @@ type options struct {
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
 	adopters   map[string]func(net.Conn, []byte) // by listener name
+	policy     dispatch.Policy                   // of Dispatch, whatever the environment says; may be nil
 
 	readyCheck  string // a path; "": none
 	readyChecks []func(context.Context) error
@@ -138,6 +141,7 @@ func defaultSettings() generationSettings {
 		IdleGrace:    5 * time.Second,
 		DrainSpread:  5 * time.Second,
 		MaxDraining:  8,
+		Dispatch:     dispatch.RoundRobin().Name(),
 
 		OrphanTimeout: orphansIfSupervised,
 	}
@@ -211,6 +215,16 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 // configError is ErrConfig with a line for each problem.
 func configError(problems []string) error {
 	return fmt.Errorf("%w:\n%s", ErrConfig, strings.Join(problems, "\n"))
+}
+
+// logChoices logs what the environment has chosen, and what it seems to mean to.
+func (o *options) logChoices() {
+	for _, line := range o.overrides {
+		o.logger.Info(line)
+	}
+	for _, line := range o.unknownVariables() {
+		o.logger.Warn(line)
+	}
 }
 
 // source is what set an option, as it was written, or its default.

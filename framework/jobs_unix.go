@@ -39,6 +39,9 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 	if fields := m.o.masterSettings.differs(asked.masterSettings); len(fields) > 0 {
 		return workers.Options{}, nil, needsMaster(fields)
 	}
+	if _, err := m.o.policyNamed(asked.Dispatch); err != nil { // code that only a later master has
+		return workers.Options{}, nil, needsMaster([]string{"Dispatch to " + asked.Dispatch})
+	}
 	o := asked.workerOptions(m.cpus)
 	o.Rolling = o.Rolling && !m.anew
 	o.OrphanTimeout = m.orphanTimeout(asked.OrphanTimeout)

@@ -205,7 +205,7 @@ func (m *master) foster() int {
 // keepRecord begins to write down who the workers are.
 func (m *master) keepRecord() {
 	there := true // perhaps, of a master before
-	m.pool.KeepRecord(m.dir.AdoptSocket(), func(data []byte) (err error) {
+	m.pool.KeepRecord(m.dir.AdoptSocket(), m.leash, func(data []byte) (err error) {
 		switch {
 		case data != nil:
 			there = true

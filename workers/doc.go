@@ -70,7 +70,8 @@
 // reads the record ([ReadRecord]), believes nobody who does not agree with it in
 // every file ([Orphans.Meet]), and adopts them ([Pool.FosterServing],
 // [Pool.FosterRest]). A worker that was not trusted, that drains, has been told
-// that the service stops or is left alone for too long, finishes and leaves.
+// that the service stops, is left alone for too long, or whose leash ends because
+// its supervisor will start no master, finishes and leaves.
 //
 // These state machines are tables; a move that is not listed panics.
 //

@@ -129,7 +129,7 @@ func (p *Pool) foster(m *orphan, state GenerationState) *generation {
 	m.binary = nil
 	g := &generation{
 		number: gs.Number, state: state, binary: binary, env: m.env, options: gs.Options,
-		ledger: newLedger(gs.Number), wanted: max(gs.Wanted, 1), slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
+		ledger: newLedger(gs.Number), wanted: max(gs.Wanted, 1), weights: gs.Weights, slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
 		born: gs.Born, served: gs.Served, drained: gs.Drained, outcome: gs.Outcome,
 	}
 	if state == GenerationIsDraining && g.drained.IsZero() {
@@ -155,7 +155,7 @@ func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
 		m.binary.Close() // the generation has one
 	}
 	c.window = p.d.newWindow(c.conn, ws.Slot, g.ledger)
-	c.window.dispatched, c.window.fostered = ws.Dispatched, true
+	c.window.page, c.window.dispatched, c.window.fostered = c.page, ws.Dispatched, true
 	c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 	g.slot(ws.Slot).restarts = ws.Restarts
 	g.children = append(g.children, c)

@@ -23,6 +23,7 @@ type generation struct {
 	ceded    int // of these slots to the generation that replaces it
 	children []*child
 	slots    map[int]*slot
+	weights  map[int]int // of slots, as an operator has set them
 
 	born, served, drained time.Time
 	introduced            bool // its first worker has told its options
@@ -169,6 +170,7 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 		restart: s.restarts > 0 || replaces != nil, replaces: replaces,
 		readerDone: make(chan struct{}),
 	}
+	c.window.page = c.page
 	g.children = append(g.children, c)
 	p.emit(WorkerForked{Worker: c.id, PID: c.proc.pid, Restart: c.restart})
 	c.say(msgHello, encode(greeting{

@@ -36,6 +36,7 @@ type generationRecord struct {
 	Env      []string        `json:"env"`
 	Options  Options         `json:"options"`
 	Wanted   int             `json:"wanted"`
+	Weights  map[int]int     `json:"weights,omitempty"`
 	Ledger   LedgerStatus    `json:"ledger"`
 	Born     time.Time       `json:"born"`
 	Served   time.Time       `json:"served"`
@@ -226,7 +227,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 // record describes g without its workers and its environment.
 func (g *generation) record() generationRecord {
 	return generationRecord{
-		Number: g.number, State: g.state, Protocol: g.speaks, Binary: *g.binary, Options: g.options, Wanted: g.wanted,
+		Number: g.number, State: g.state, Protocol: g.speaks, Binary: *g.binary, Options: g.options, Wanted: g.wanted, Weights: g.weights,
 		Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
 		Outcome: g.outcome,
 	}
@@ -407,7 +408,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 	for _, gs := range in.state.Generations {
 		g := &generation{
 			number: gs.Number, state: gs.State, binary: adoptBinary(gs.Binary, next()), ledger: ledgers[gs.Number],
-			options: gs.Options, wanted: gs.Wanted, env: gs.Env, slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
+			options: gs.Options, wanted: gs.Wanted, weights: gs.Weights, env: gs.Env, slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
 			born: gs.Born, served: gs.Served, drained: gs.Drained, outcome: gs.Outcome,
 		}
 		for _, ws := range gs.Workers {
@@ -431,6 +432,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 				later: g.speaks.Newest > protocol.Newest,
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
+			c.window.page = page
 			c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 			c.window.unacked, c.window.dispatched, c.window.brought = unacked, ws.Dispatched, ws.Brought
 			c.window.fostered = ws.Fostered

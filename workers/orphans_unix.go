@@ -114,6 +114,20 @@ func (o *Orphans) Foreign() error { return o.foreign }
 // generation.
 func (o *Orphans) Next() int { return o.record.Next }
 
+// Master returns the pid that the dead master had.
+func (o *Orphans) Master() int { return o.record.PID }
+
+// Without returns the record without the worker of that pid.
+func (o *Orphans) Without(pid int) []byte {
+	r := o.record
+	r.Generations = slices.Clone(r.Generations)
+	for i := range r.Generations {
+		ws := slices.Clone(r.Generations[i].Workers)
+		r.Generations[i].Workers = slices.DeleteFunc(ws, func(w childRecord) bool { return w.PID == pid })
+	}
+	return encode(r)
+}
+
 // Abandoned returns those of the dead master's listeners that are not among keys
 // and that no supervisor holds.
 func (o *Orphans) Abandoned(keys []string) (specs []listener.Spec) {

@@ -70,11 +70,13 @@ type Intro struct {
 }
 
 // trust lets a worker of a generation that serves live on without a master. Its
-// counters and its crash file come with it, for the next master to have, and its
-// listeners, in its own order, to accept for itself.
+// counters and its crash file come with it, for the next master to have, its
+// listeners, in its own order, to accept for itself, and the leash, if there is
+// one.
 type trust struct {
-	Socket  string        `json:"socket"`  // where the next master can be found
-	Timeout time.Duration `json:"timeout"` // how long it may take to come
+	Socket  string        `json:"socket"`          // where the next master can be found
+	Timeout time.Duration `json:"timeout"`         // how long it may take to come
+	Leash   bool          `json:"leash,omitempty"` // the last file is one
 }
 
 // presence is the first message of a worker to a master that did not start it.

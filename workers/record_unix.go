@@ -68,6 +68,7 @@ func identifyFile(f *os.File) (id fileID) {
 type recording struct {
 	write   func([]byte) error // nil: no record is kept
 	socket  string             // where this master's successor can be found
+	leash   *os.File           // of the supervisor; may be nil
 	changed atomic.Bool
 	busy    bool
 	idle    chan struct{} // closed when the last write has ended; nil before the first
@@ -77,15 +78,18 @@ type recording struct {
 
 // KeepRecord makes the pool keep a record by write, which gets nil when there is
 // nobody to record and is never called twice at a time. Workers that may live on
-// without a master are told that socket is where the next one listens.
+// without a master are told that socket is where the next one listens. leash, if
+// it is not nil, is the reading end of a pipe: when its writing end is closed,
+// nobody will start another master, and they finish and leave. It stays the
+// caller's.
 //
 // A master that is to replace another begins when that one has stopped.
-func (p *Pool) KeepRecord(socket string, write func([]byte) error) {
+func (p *Pool) KeepRecord(socket string, leash *os.File, write func([]byte) error) {
 	if !canOutlive {
 		return
 	}
 	_ = p.do(func() {
-		p.record.write, p.record.socket = write, socket
+		p.record.write, p.record.socket, p.record.leash = write, socket, leash
 		p.record.changed.Store(true)
 	})
 }
@@ -251,14 +255,19 @@ func (p *Pool) entrust(c *child) {
 	}
 	var fds []int
 	defer func() { closeAllFDs(fds) }()
-	for _, f := range append([]*os.File{c.page, c.crash}, ls...) {
+	files := append([]*os.File{c.page, c.crash}, ls...)
+	if p.record.leash != nil {
+		files = append(files, p.record.leash)
+	}
+	for _, f := range files {
 		fd, err := rawDup(f)
 		if err != nil {
 			return
 		}
 		fds = append(fds, fd)
 	}
-	if c.conn.TrySend(msgTrust, encode(trust{Socket: p.record.socket, Timeout: limit}), fds) == nil {
+	t := trust{Socket: p.record.socket, Timeout: limit, Leash: p.record.leash != nil}
+	if c.conn.TrySend(msgTrust, encode(t), fds) == nil {
 		c.entrusted = true
 	}
 }

@@ -109,6 +109,11 @@ func (c *Client) Scale(ctx context.Context, r ScaleRequest) (Verdict, error) {
 	return c.verdict(ctx, "/scale", r)
 }
 
+// Weight asks for other weights and waits for the verdict.
+func (c *Client) Weight(ctx context.Context, r WeightRequest) (Verdict, error) {
+	return c.verdict(ctx, "/weights", r)
+}
+
 // Stop asks the service to stop and waits for the verdict.
 func (c *Client) Stop(ctx context.Context, r StopRequest) (Verdict, error) {
 	return c.verdict(ctx, "/stop", r)

@@ -8,6 +8,7 @@
 //	POST /reload   no body, or {}
 //	POST /upgrade  no body, or {}
 //	POST /scale    {"workers": 4} or {"delta": -1}
+//	POST /weights  {"weights": {"1": 3, "2": 0}}, by slot
 //	POST /stop     no body, {} or {"now": true}
 //
 // A POST is answered when its verdict is known, which may take as long as the

@@ -146,6 +146,7 @@ func (s *Server) handler() http.Handler {
 		"/upgrade":  {http.MethodPost, s.upgrade},
 		"/rollback": {http.MethodPost, s.rollback},
 		"/scale":    {http.MethodPost, s.scale},
+		"/weights":  {http.MethodPost, s.weight},
 		"/stop":     {http.MethodPost, s.stop},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -215,6 +216,18 @@ func (s *Server) scale(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.verdict(w, s.backend.Scale(context.WithoutCancel(r.Context()), req))
 	}
+}
+
+func (s *Server) weight(w http.ResponseWriter, r *http.Request) {
+	var req WeightRequest
+	if !body(w, r, &req) {
+		return
+	}
+	if len(req.Weights) == 0 {
+		fail(w, http.StatusBadRequest, "field weights: missing, expected a weight for a slot or more")
+		return
+	}
+	s.verdict(w, s.backend.Weight(context.WithoutCancel(r.Context()), req))
 }
 
 func (s *Server) stop(w http.ResponseWriter, r *http.Request) {

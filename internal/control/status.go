@@ -120,6 +120,8 @@ type Generation struct {
 	Age float64 `json:"age_seconds"`
 	// Workers wanted; Processes lists those there are.
 	Workers int `json:"workers"`
+	// Dispatch is the policy by which it gets connections, "" if it gets none.
+	Dispatch string `json:"dispatch,omitempty"`
 	// Binary that its workers run, respawned ones too.
 	Binary Binary `json:"binary"`
 	// Ledger accounts for its connections.
@@ -145,6 +147,8 @@ type Worker struct {
 	Started time.Time `json:"started"`
 	// Open connections that it has acknowledged and not closed.
 	Open int64 `json:"open"`
+	// Weight among the workers, where the policy has weights.
+	Weight *int `json:"weight,omitempty"`
 	// Dispatched connections: sent to it since it started.
 	Dispatched uint64 `json:"dispatched"`
 	// Unacked connections: sent and not acknowledged, still the master's.
