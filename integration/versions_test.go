@@ -308,7 +308,12 @@ func TestInitOutlivesVersions(t *testing.T) {
 // the workers over. They serve until there is one that can.
 func TestInitWaitsForAReleaseThatCanAdopt(t *testing.T) {
 	s := newService(t, appConfig{Version: this.name, Workers: 2, Listeners: fixedPort(t)}, inContainer)
+	clients := 0
+	for _, p := range kept() {
+		clients += p.Clients
+	}
 	finish := s.start(load.Config{Plans: kept()})
+	s.waitStatus("all clients are connected", func(st control.Status) bool { return open(serving(st)) == clients })
 	installRelease(s, after)
 	s.killMaster()
 	s.waitLog("speaks protocol 1, this release 2")
