@@ -13,10 +13,10 @@ var (
 	// ErrAlreadyRunning: another live master holds the runtime directory.
 	ErrAlreadyRunning = errors.New("baton: already running")
 
-	// ErrIncompatible: the workers that a killed master has left serve on, and
-	// this release cannot take them over. The text says what each speaks. The
-	// release that they are of can, or one between; so can this one when they
-	// have left, see OrphanTimeout.
+	// ErrIncompatible: the workers that a killed master has left serve on, have its
+	// listeners, and cannot be taken over by this release. The text says what each
+	// speaks. The release that they are of can, or one between; this one can start
+	// when they have given the listeners up, see OrphanTimeout.
 	ErrIncompatible = errors.New("baton: workers of another release serve")
 
 	// ErrNotReady: a generation did not become ready. The text says which of

@@ -210,7 +210,9 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		m.pool.Restore()
 	}
 	fault.Point("new: committed")
-	m.fosterLate()
+	if m.orphans = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
+		m.pool.FosterRest(m.orphans.Orphans)
+	}
 	m.takeCharge()
 	fault.Point("new: in charge")
 	return control.Verdict{OK: true, Generation: n}

@@ -44,7 +44,7 @@ type master struct {
 	inherits  bool                        // the lock and the control socket
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	orphans   *orphanage                  // of a master that was killed; nil if there are none
-	unadopted bool                        // there are some, and they are another's to adopt
+	foreign   error                       // those of it that serve and cannot be adopted; nil: none
 	socket    *net.UnixListener
 	leash     *os.File // see openLeash; nil if there is none
 
@@ -220,9 +220,7 @@ func (m *master) claim() error {
 	}
 	if m.pred == nil {
 		fault.Point("crash: locked")
-		if err := m.findOrphans(); err != nil {
-			return err
-		}
+		m.findOrphans()
 		fault.Point("crash: workers came")
 	}
 	if err := m.claimListeners(); err != nil {
@@ -382,7 +380,9 @@ func (m *master) claimListeners() error {
 		}
 		if l == nil {
 			var err error
-			if l, err = listener.Bind(spec); err != nil {
+			if l, err = listener.Bind(spec); err != nil && m.foreign != nil {
+				return fmt.Errorf("%w: %w; %w", ErrIncompatible, m.foreign, err)
+			} else if err != nil {
 				return fmt.Errorf("baton: %w", err)
 			}
 			m.bound[l] = true
@@ -463,7 +463,7 @@ func (m *master) release() {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
 			}
-			if !left && !m.unadopted {
+			if !left && (m.foreign == nil || m.took.Load()) {
 				_ = m.dir.RemoveRecord()
 				_ = m.dir.Tidy()
 			}

@@ -24,6 +24,8 @@
 //	inContainer                   an opt: the service is PID 1 of a namespace; see container_test.go
 //	s.addr, s.addrOf(name), s.dir, s.cfg, s.client (package control's), s.binary
 //	s.install(cfg), s.installFile(path, mode), s.uninstall()
+//	newRelease(t, this, ...), installRelease(s, next)   builds that claim other versions of
+//	                              the protocol; see versions_test.go
 //	s.signal(sig)                 to the current master; signalPID(t, pid, sig) to a worker
 //	s.reload(), s.upgrade(), s.scale(n), s.stop()   the verdict, in at most a minute
 //	s.status(), s.masterPID(), s.serving(), s.workers()

@@ -135,19 +135,38 @@ func TestDeploysBetweenVersionsWorkOrAreRefused(t *testing.T) {
 	requireStops(s)
 }
 
+// beginLate begins a request of which a worker waits for the body.
+func beginLate(s *service) *inFlight {
+	s.t.Helper()
+	f, err := dialService(s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { f.c.Close() })
+	if _, err := io.WriteString(f.c, "POST /late HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	s.waitStatus("a worker waits for the body", func(st control.Status) bool { return open(serving(st)) == 1 })
+	return f
+}
+
+// endLate ends it, and requires the answer of that release.
+func endLate(t *testing.T, f *inFlight, r release) {
+	t.Helper()
+	if _, err := io.WriteString(f.c, "done"); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := f.answer(waitTime); err != nil || a.version != r.name || !strings.HasPrefix(a.body, `"done"`) {
+		t.Errorf("the request under way: %+v, %v", a, err)
+	}
+	f.c.Close()
+}
+
 // Workers that still drain are of a release that the next master must be able to
 // speak to.
 func TestUpgradeWaitsForWorkersThatItCouldNotAdopt(t *testing.T) {
 	s := newRelease(t, this)
-	f, err := dialService(s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.c.Close() })
-	if _, err := io.WriteString(f.c, "POST /late HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	s.waitStatus("a worker waits for the body", func(st control.Status) bool { return open(serving(st)) == 1 })
+	late := beginLate(s)
 	finish := s.start(lightLoad())
 	installRelease(s, next)
 	if v := s.upgrade(); !v.OK {
@@ -163,13 +182,7 @@ func TestUpgradeWaitsForWorkersThatItCouldNotAdopt(t *testing.T) {
 	if now := s.masterPID(); now != before {
 		t.Errorf("the master is %d, was %d", now, before)
 	}
-	if _, err := io.WriteString(f.c, "done"); err != nil {
-		t.Fatal(err)
-	}
-	if a, err := f.answer(waitTime); err != nil || a.version != this.name || !strings.HasPrefix(a.body, `"done"`) {
-		t.Errorf("the request under way: %+v, %v", a, err)
-	}
-	f.c.Close()
+	endLate(t, late, this)
 	requireCoherent(s, next.name, 2)
 	if v := s.upgrade(); !v.OK {
 		t.Errorf("upgrade to after, once they have gone: %+v", v)
@@ -201,7 +214,7 @@ func TestWorkerOfALaterVersionMaySayMore(t *testing.T) {
 
 // A new master finds what one of another version has left.
 func TestCrashBetweenVersionsIsSurvivedOrLeftToTheRightRelease(t *testing.T) {
-	s := newRelease(t, this, withEnv(supervised))
+	s := newService(t, withPIDFile(t, appConfig{Version: this.name, Workers: 2, Listeners: fixedPort(t)}), withEnv(supervised))
 	finish := s.start(load.Config{Plans: append(kept(), load.Plan{Class: load.PerConn, Clients: 1, Think: 10 * time.Millisecond})})
 	kills, left := 0, false
 	for _, c := range []struct {
@@ -229,6 +242,7 @@ func TestCrashBetweenVersionsIsSurvivedOrLeftToTheRightRelease(t *testing.T) {
 			if ws, err := reaper.status(s.session, startTime); err != nil || ws.ExitStatus() != 75 {
 				t.Fatalf("the master ended with %#x, %v; want 75", ws, err)
 			}
+			s.waitLog("baton: workers of another release serve: ")
 			s.waitLog(c.refused)
 			if a := s.get("/version"); a.version != version {
 				t.Errorf("%s answers, want %s", a.version, version)
@@ -236,6 +250,25 @@ func TestCrashBetweenVersionsIsSurvivedOrLeftToTheRightRelease(t *testing.T) {
 		}
 	}
 	requireOnlyUnsent(s, finish(), kills)
+	requireStops(s)
+}
+
+// Workers that nobody has adopted in time finish what they have, and are in
+// nobody's way.
+func TestReleaseThatCannotAdoptStartsWhenTheListenersAreFree(t *testing.T) {
+	s := newService(t, withPIDFile(t, appConfig{Version: this.name, Workers: 2, Listeners: fixedPort(t)}), withEnv("BATON_ORPHAN_TIMEOUT=200ms"))
+	late := beginLate(s)
+	s.killMaster()
+	s.waitLog("no new master has come, this worker finishes and leaves worker=1.1")
+	s.waitLog("no new master has come, this worker finishes and leaves worker=1.2")
+	installRelease(s, after)
+	s.launch()
+	s.waitServing()
+	if a := s.get("/version"); a.version != after.name {
+		t.Errorf("%s answers, want %s", a.version, after.name)
+	}
+	endLate(t, late, this)
+	requireCoherent(s, after.name, 2)
 	requireStops(s)
 }
 
@@ -275,7 +308,12 @@ func TestInitOutlivesVersions(t *testing.T) {
 // the workers over. They serve until there is one that can.
 func TestInitWaitsForAReleaseThatCanAdopt(t *testing.T) {
 	s := newService(t, appConfig{Version: this.name, Workers: 2, Listeners: fixedPort(t)}, inContainer)
+	clients := 0
+	for _, p := range kept() {
+		clients += p.Clients
+	}
 	finish := s.start(load.Config{Plans: kept()})
+	s.waitStatus("all clients are connected", func(st control.Status) bool { return open(serving(st)) == clients })
 	installRelease(s, after)
 	s.killMaster()
 	s.waitLog("speaks protocol 1, this release 2")

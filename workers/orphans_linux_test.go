@@ -360,9 +360,9 @@ func TestRecordOfVersion1IsRead(t *testing.T) {
 func TestRecordOfAnotherProtocol(t *testing.T) {
 	two := Versions{Newest: 2, Oldest: 2}
 	for _, tt := range []struct {
-		name string
-		f    func(*poolRecord)
-		err  bool
+		name    string
+		f       func(*poolRecord)
+		foreign bool
 	}{
 		{"its workers serve", func(r *poolRecord) { r.Generations[0].Protocol = two }, true},
 		{"its workers are ready", func(r *poolRecord) {
@@ -379,10 +379,12 @@ func TestRecordOfAnotherProtocol(t *testing.T) {
 		tt.f(&g.record)
 		o, err := ReadRecord(encode(g.record), nil)
 		switch {
-		case tt.err && (!errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "speaks protocol 2, this release 1: no version is common to both")):
-			t.Errorf("%s: %v", tt.name, err)
-		case !tt.err && (err != nil || len(o.Missing()) != 0):
+		case err != nil || len(o.Missing()) != 0:
 			t.Errorf("%s: %v, %v", tt.name, o, err)
+		case !tt.foreign && o.Foreign() != nil:
+			t.Errorf("%s: %v", tt.name, o.Foreign())
+		case tt.foreign && (!errors.Is(o.Foreign(), ErrIncompatible) || !strings.Contains(o.Foreign().Error(), "speaks protocol 2, this release 1: no version is common to both")):
+			t.Errorf("%s: %v", tt.name, o.Foreign())
 		}
 		o.Close()
 	}

@@ -23,8 +23,9 @@ import (
 // connects must be the very process, know its nonce, and show the very files and
 // sockets. Nobody is signalled before that.
 type Orphans struct {
-	record poolRecord
-	uid    int
+	record  poolRecord
+	uid     int
+	foreign error
 
 	mu      sync.Mutex
 	missing []*orphan           // alive, and not come
@@ -67,8 +68,8 @@ var ErrStranger = errors.New("not a worker of the master that died")
 // are alive. A worker for which known is true is somebody's already; known may
 // be nil.
 //
-// The error wraps ErrIncompatible if some of them serve and speak no protocol that
-// this build does. Of those that drain, such ones are left to themselves.
+// Those that speak no protocol which this build does are left to themselves; see
+// Foreign.
 func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 	o := &Orphans{uid: os.Geteuid(), sockets: map[string]*os.File{}}
 	if err := json.Unmarshal(data, &o.record); err != nil {
@@ -97,14 +98,17 @@ func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 			}
 			proc.close()
 			if w.State < WorkerIsDraining {
-				o.Close()
-				return nil, fmt.Errorf("worker %d.%d of the last master, pid %d, speaks protocol %s, this release %s: %w",
+				o.foreign = fmt.Errorf("worker %d.%d of the last master, pid %d, speaks protocol %s, this release %s: %w",
 					g.Number, w.Slot, w.PID, g.Protocol, protocol, ErrIncompatible)
 			}
 		}
 	}
 	return o, nil
 }
+
+// Foreign is an error that wraps ErrIncompatible if some of those that serve speak
+// no protocol which this build does: they go on by themselves.
+func (o *Orphans) Foreign() error { return o.foreign }
 
 // Next returns the number that the dead master would have given to its next
 // generation.

@@ -58,8 +58,9 @@ func (p *Pool) introduced(c *child, in Intro) {
 	p.fill(g)
 }
 
-// accepts says whether this pool can be the master of g, which speaks v. A release
-// that was served before is served in any case: it cannot come with a new master.
+// accepts says whether this pool can be the master of g, which speaks v, or if g is
+// a probe, whether a master that speaks v can have the workers of this pool. What
+// is gone back to cannot bring its master, and does without.
 func (p *Pool) accepts(g *generation, v Versions) error {
 	if !protocol.Meets(v) {
 		return fmt.Errorf("it speaks protocol %s, this master %s: %w", v, protocol, ErrIncompatible)

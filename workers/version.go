@@ -10,11 +10,11 @@ import (
 // which was killed has left. What they say to each other has one version.
 //
 // What has to be understood before the version is known never changes: the frame
-// of a message, the numbers of messages and states, how a worker is started, and
-// in the greeting, the introduction, the presence, the record and the handover
-// the protocol, and in the first three the nonce; in the record also who the
-// workers are. Fields that a build does not know it ignores, and so it does
-// messages of a build that speaks a later version.
+// of a message, the numbers of messages and states, how a worker is started, where
+// versions are told; the nonce in the greeting, the introduction and the presence;
+// and in the record who the workers are, and whether they serve. A build ignores
+// fields that it does not know, and messages that it does not know of a build that
+// speaks a later version.
 
 const (
 	// ProtocolVersion is the version that this build speaks. It rises with a
