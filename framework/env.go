@@ -82,7 +82,12 @@ type variable[T any] struct {
 }
 
 // override is a variable of any type.
-type override interface{ apply(*options, environment) }
+type override interface {
+	apply(*options, environment)
+	variable() string
+}
+
+func (v variable[T]) variable() string { return v.name }
 
 // code is the option itself.
 func (v variable[T]) code(value T) Option {
@@ -190,7 +195,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
-		orphanTimeoutVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
+		dispatchVar{}, orphanTimeoutVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 

@@ -44,7 +44,9 @@ type master struct {
 	inherits  bool                        // the lock and the control socket
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	orphans   *orphanage                  // of a master that was killed; nil if there are none
+	unadopted bool                        // there are some, and they are another's to adopt
 	socket    *net.UnixListener
+	leash     *os.File // see openLeash; nil if there is none
 
 	herald    *herald
 	activated []activation               // sockets of systemd's
@@ -106,9 +108,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
 		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
 	}
-	for _, line := range o.overrides {
-		o.logger.Info(line)
-	}
+	o.logChoices()
 	if err := checkFiles(o, m.cpus); err != nil {
 		return err
 	}
@@ -148,6 +148,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	m.pool = workers.New(workers.Config{
 		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
 		OnEvent: m.event, OnFailing: m.failing, Account: m.o.account, Options: m.workerOptions,
+		Policies: m.o.policyNamed,
 	})
 	m.openTickets()
 	m.shareTickets()
@@ -208,23 +209,20 @@ func (m *master) claim() error {
 	if err := m.claimPassed(); err != nil {
 		return err
 	}
-	exe := filepath.Base(os.Args[0])
-	path, err := rundir.Resolve(m.o.RuntimeDir, exe, listener.Keys(m.o.Listeners), m.getenv, os.Getuid())
-	if err != nil {
-		return fmt.Errorf("baton: runtime directory: %w", err)
-	}
-	if m.pred != nil && m.o.RuntimeDir == "" && m.offer.DefaultDir {
-		path = m.offer.RuntimeDir // its name comes from the listeners of the first start
-	}
-	if m.dir, err = rundir.Open(path); err != nil {
-		return fmt.Errorf("baton: runtime directory: %w", err)
+	if err := m.openDir(); err != nil {
+		return err
 	}
 	if err := m.claimDir(); err != nil {
 		return err
 	}
+	if err := m.openLeash(); err != nil {
+		return fmt.Errorf("baton: leash: %w", err)
+	}
 	if m.pred == nil {
 		fault.Point("crash: locked")
-		m.findOrphans()
+		if err := m.findOrphans(); err != nil {
+			return err
+		}
 		fault.Point("crash: workers came")
 	}
 	if err := m.claimListeners(); err != nil {
@@ -262,6 +260,29 @@ func (m *master) event(e workers.Event) {
 }
 
 func (m *master) getenv(name string) string { return m.o.env[name] }
+
+// openDir opens the runtime directory, once it is known that the pid file can be
+// written, too.
+func (m *master) openDir() error {
+	exe := filepath.Base(os.Args[0])
+	path, err := rundir.Resolve(m.o.RuntimeDir, exe, listener.Keys(m.o.Listeners), m.getenv, os.Getuid())
+	if m.pred != nil && m.o.RuntimeDir == "" && m.offer.DefaultDir {
+		path, err = m.offer.RuntimeDir, nil // its name comes from the listeners of the first start
+	}
+	if err == nil {
+		if problem := m.o.pidFileProblem(path); problem != "" {
+			return configError([]string{problem})
+		}
+		m.dir, err = rundir.Open(path)
+	}
+	switch said, ok := m.o.said["RuntimeDir"]; {
+	case err == nil:
+		return nil
+	case ok:
+		return configError([]string{said + ": " + err.Error()})
+	}
+	return configError([]string{err.Error()})
+}
 
 // claimDir takes the lock and the control socket of the runtime directory.
 func (m *master) claimDir() error {
@@ -431,6 +452,9 @@ func (m *master) release() {
 	if m.socket != nil {
 		_ = m.socket.Close()
 	}
+	if m.leash != nil {
+		_ = m.leash.Close()
+	}
 	left := m.closeOrphanage()
 	if m.lock != nil {
 		if replaced || candidate && m.inherits {
@@ -439,7 +463,7 @@ func (m *master) release() {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
 			}
-			if !left {
+			if !left && !m.unadopted {
 				_ = m.dir.RemoveRecord()
 				_ = m.dir.Tidy()
 			}

@@ -16,7 +16,7 @@ import (
 // environment, a non-empty variable wins over the code, and the master logs
 // that it did. When a scalar option is given twice, the last one counts.
 //
-// Options of a generation (Workers, the timeouts, MaxDraining) are in force
+// Options of a generation (Workers, the timeouts, Dispatch) are in force
 // from the moment that the generation serves, so a new binary brings its own
 // with one HUP. Options of the master (Listen, RuntimeDir, PIDFile, User, EnvFile)
 // need a new master: where a new binary changes one, the HUP becomes an
@@ -201,13 +201,14 @@ func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
 
 // OrphanTimeout is how long workers go on when their master has been killed:
 // they serve, and accept for themselves, until another master comes, adopts them
-// and replaces them as in a reload. If none comes in time they drain and leave.
-// From 0 to 720 hours.
+// and replaces them as in a reload. If none comes in time they drain and leave,
+// and earlier when they are told to, or when systemd stops the unit or gives it
+// up. From 0 to 720 hours.
 //
 // Default 5 minutes where somebody starts the master again: a service manager
 // that sets NOTIFY_SOCKET, or the init of a container. Elsewhere 0: they drain
-// and leave at once, and the port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux only, and not with User,
-// whose workers hold no listeners.
+// and leave at once, and the port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux
+// only, and not with User, whose workers hold no listeners.
 func OrphanTimeout(d time.Duration) Option { return orphanTimeoutVar.code(d) }
 
 // IdleGrace is how long a draining worker keeps an idle HTTP/1 connection that
@@ -256,6 +257,9 @@ func Rolling(on bool) Option { return rollingVar.code(on) }
 // upgrade rewrites it. A relative path counts from the first working
 // directory.
 //
+// The directory must exist and be writable for the master, or the start is
+// refused.
+//
 // Default "": none. Variable BATON_PID_FILE.
 func PIDFile(path string) Option { return pidFileVar.code(path) }
 
@@ -268,7 +272,8 @@ func PIDFile(path string) Option { return pidFileVar.code(path) }
 // directory and certificate files among it; the executable needs no more than to
 // be executable. Without root it can only be the user who starts the service.
 //
-// Default "": the master's own. Variable BATON_USER. Ignored by SingleProcess.
+// Default "": the master's own. Variable BATON_USER. It has no effect with
+// SingleProcess, which logs a warning.
 func User(name string) Option { return userVar.code(name) }
 
 // RuntimeDir is the directory of the control socket and of the lock that keeps

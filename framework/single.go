@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -18,8 +19,9 @@ import (
 // there are no workers.
 func runSingle(o *options, serve serveFunc) error {
 	role.Store(int32(RoleSingle))
-	for _, line := range o.overrides {
-		o.logger.Info(line)
+	o.logChoices()
+	if o.User != "" {
+		o.logger.Warn(fmt.Sprintf("%s has no effect in a single process, which runs as uid %d", o.source("User", strconv.Quote(o.User)), os.Geteuid()))
 	}
 	term := make(chan os.Signal, 2)
 	signal.Notify(term, os.Interrupt, syscall.SIGTERM)

@@ -131,7 +131,7 @@ func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	w.Finish()
 	report := drainWorker(w, l, before, returned, term)
 	w.Drained(report)
-	if err := l.end(o.KillTimeout); err != nil {
+	if err := errors.Join(l.end(o.KillTimeout), desert(o, w)); err != nil {
 		return fmt.Errorf("baton: worker %s: %w", WorkerID(), err)
 	}
 	return nil
@@ -194,6 +194,6 @@ func (s settings) workerOptions(cpus int) workers.Options {
 	return workers.Options{
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
 		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, BakeTime: s.BakeTime, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
-		Rolling: s.Rolling, Adopts: s.adopted(),
+		Rolling: s.Rolling, Adopts: s.adopted(), Dispatch: s.Dispatch,
 	}
 }

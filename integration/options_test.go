@@ -163,6 +163,9 @@ func TestBadEnvironmentIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"BATON_IDLE_GRACE", "721h", duration},
 		{"BATON_DRAIN_SPREAD", "721h", duration},
 		{"BATON_MODE", "cluster", "expected single or master"},
+		{"BATON_DISPATCH", "fastest", "expected round-robin, weighted, least-connections or hash"},
+		{"BATON_DISPATCH", "weighted:3,-1", "expected weighted:W,W,... with weights from 0 to 1000"},
+		{"BATON_DISPATCH", "last", "expected round-robin, weighted, least-connections or hash"}, // which this release does not have
 	} {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
 			o := s.runToEnd([]string{tt.name + "=" + tt.value})
@@ -221,6 +224,8 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"EnvFile=none", `EnvFile("none")`, "no such file or directory"},
 		{"Logger=nil", "Logger(nil)", "expected a logger"},
 		{"HTTPServer=nil", "HTTPServer(nil)", "expected a function"},
+		{"Dispatch=nil", "Dispatch(nil)", "expected a policy, such as"},
+		{"Dispatch=forged", "Dispatch(hash)", "expected a name of its own"},
 		{"StopOn=nil", "StopOn(nil)", "expected a context"},
 		{"OnEvent=nil", "OnEvent(nil)", "expected a function"},
 		{"OnListen=nil", "OnListen(nil)", "expected a function"},
@@ -311,74 +316,6 @@ func TestSecondInstanceNamesTheFirstAndLeavesItAlone(t *testing.T) {
 	}
 	st := first.waitStatus("the first is as before", func(st control.Status) bool { return len(st.Generations) == 1 && complete(st) })
 	checkLedger(t, st)
-}
-
-func TestUnusableRuntimeDirectoryIsAClearError(t *testing.T) {
-	s := deployed(t, appConfig{Listeners: []config.Listener{{Network: "tcp", Addr: takenPort(t), Name: "main"}}})
-	file := filepath.Join(s.dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	open := filepath.Join(s.dir, "open")
-	if err := os.Mkdir(open, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(open, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	tooLong := filepath.Join(s.dir, strings.Repeat("x", 100))
-	for _, tt := range []struct{ name, dir, expected string }{
-		{"too long", tooLong, "expected at most 107"},
-		{"a file", file, "expected a directory"},
-		{"open to all", open, "has mode 0777, expected at most 0755"},
-		{"nobody can make it", "/proc/baton", "/proc/baton"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			requireExit(t, s.runToEnd([]string{"BATON_RUNTIME_DIR=" + tt.dir}), 1, "runtime directory", tt.dir, tt.expected)
-		})
-	}
-	if _, err := os.Stat(tooLong); err == nil {
-		t.Error("the directory with the long name was made")
-	}
-	nobody := asNobody(t, s)
-	t.Run("owned by another", func(t *testing.T) {
-		dir := filepath.Join(s.dir, "theirs")
-		if nobody == nil {
-			dir = "/usr" // root's
-		} else if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		o := s.runAs(nobody, []string{"BATON_RUNTIME_DIR=" + dir})
-		requireExit(t, o, 1, "runtime directory "+dir, "is owned by uid 0, expected uid ")
-	})
-	t.Run("not writable", func(t *testing.T) {
-		parent := filepath.Join(s.dir, "closed")
-		if err := os.Mkdir(parent, 0o555); err != nil {
-			t.Fatal(err)
-		}
-		o := s.runAs(nobody, []string{"BATON_RUNTIME_DIR=" + parent + "/run"})
-		requireExit(t, o, 1, "runtime directory", parent+"/run", "permission denied")
-	})
-}
-
-// asNobody lets another user run the binary of s, if this one can do anything
-// that it likes; otherwise it returns nil.
-func asNobody(t *testing.T, s *service) *syscall.Credential {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	for _, dir := range []string{rootDir, s.dir} {
-		if err := os.Chmod(dir, 0o711); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { _ = os.Chmod(rootDir, 0o700) })
-	if f, err := os.Create(filepath.Join(s.dir, "starts")); err == nil {
-		_ = f.Chmod(0o666)
-		f.Close()
-	}
-	return &syscall.Credential{Uid: 65534, Gid: 65534}
 }
 
 func TestOverridesAreLoggedAndCount(t *testing.T) {

@@ -80,27 +80,63 @@ func TestServiceManagerMakesItSupervised(t *testing.T) {
 
 // When nobody comes, orphans finish what they have and leave.
 func TestOrphansLeaveWhenNobodyComes(t *testing.T) {
-	s := newService(t, appConfig{Workers: 2}, withEnv("BATON_ORPHAN_TIMEOUT=1s"))
+	s := newService(t, withPIDFile(t, appConfig{Workers: 2}), withEnv("BATON_ORPHAN_TIMEOUT=1s"))
 	s.killMaster()
 	slow := s.openRequests(4, "/slow?d=2s")
 	requireLeft(t, s.addr, 1*time.Second+soon)
 	requireAnswers(t, slow, waitTime)
-	s.waitProcesses(0)
+	requireNothingLeft(s)
 }
 
-// A service manager that stops a unit sends TERM to all that is left of it.
+// A service manager that stops a unit sends TERM to all that is left of it. An
+// operator has batonctl. What they have under way they finish, and remove what the
+// master cannot.
 func TestOrphansLeaveWhenToldTo(t *testing.T) {
-	s := newService(t, appConfig{Workers: 2}, withEnv(supervised))
-	workers := s.workers()
-	s.killMaster()
-	slow := s.openRequests(4, "/slow?d=1s")
-	eventually(t, waitTime, "they are accepted", func() bool { return queueLength(t, s.addr) == 0 })
-	for _, w := range workers {
-		signalPID(t, w.PID, syscall.SIGTERM)
+	batonctlStop := func(s *service, args ...string) {
+		code, out, said := ctl(s.t, append([]string{"--runtime-dir", filepath.Join(s.dir, "run"), "stop"}, args...)...)
+		if code != 0 || !strings.Contains(out, "workers that leave: 2") {
+			s.t.Errorf("batonctl stop: exit status %d: %s%s", code, out, said)
+		}
 	}
-	requireLeft(t, s.addr, soon)
-	requireAnswers(t, slow, waitTime)
-	s.waitProcesses(0)
+	const hurried = "batonctl in a hurry"
+	for name, tell := range map[string]func(*service, []control.Worker){
+		"TERM": func(s *service, ws []control.Worker) {
+			for _, w := range ws {
+				signalPID(s.t, w.PID, syscall.SIGTERM)
+			}
+		},
+		"batonctl": func(s *service, _ []control.Worker) { batonctlStop(s) },
+		hurried:    func(s *service, _ []control.Worker) { batonctlStop(s, "--now") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			socket := filepath.Join(t.TempDir(), "app.sock")
+			s := newService(t, withPIDFile(t, appConfig{Workers: 2, Listeners: []config.Listener{
+				{Network: "tcp", Addr: "127.0.0.1:0", Name: "main"}, {Network: "unix", Addr: socket, Name: "local"},
+			}}), withEnv(supervised))
+			requireCoherent(s, "", 2) // they are trusted
+			workers := s.workers()
+			s.killMaster()
+			path := "/slow?d=1s"
+			if name == hurried {
+				path = "/slow?d=20s" // longer than anything here is waited for
+			}
+			slow := s.openRequests(4, path)
+			eventually(t, waitTime, "they are accepted", func() bool { return queueLength(t, s.addr) == 0 })
+			tell(s, workers)
+			requireLeft(t, s.addr, soon)
+			if name != hurried {
+				requireAnswers(t, slow, waitTime)
+			}
+			requireNothingLeft(s)
+			if _, err := os.Lstat(socket); err == nil {
+				t.Error("the socket file is left")
+			}
+			if code, _, said := ctl(t, "--runtime-dir", filepath.Join(s.dir, "run"), "stop"); code != 3 {
+				t.Errorf("batonctl stop of nobody: exit status %d: %s", code, said)
+			}
+		})
+	}
 }
 
 // requireLeft is requireFreed for orphans, of which none knows that it is the last
@@ -120,6 +156,22 @@ func requireLeft(t *testing.T, addr string, bound time.Duration) {
 // queueLength is how many connections wait in the kernel at addr.
 func queueLength(t *testing.T, addr string) int {
 	t.Helper()
+	listening := listeningAt(t, addr)
+	if len(listening) == 0 {
+		t.Fatalf("nobody listens at %s", addr)
+	}
+	_, queued, _ := strings.Cut(listening[0][4], ":")
+	n, err := strconv.ParseInt(queued, 16, 32)
+	if err != nil {
+		t.Fatalf("%q: %v", listening[0], err)
+	}
+	return int(n)
+}
+
+// listeningAt has a line of /proc/net/tcp for each socket that listens at addr:
+// number, local, remote, state, queues, and what else there is.
+func listeningAt(t *testing.T, addr string) (sockets [][]string) {
+	t.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -130,19 +182,12 @@ func queueLength(t *testing.T, addr string) int {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
-		f := strings.Fields(line) // number, local, remote, state, queues
-		if len(f) < 5 || f[3] != "0A" || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
-			continue
+		f := strings.Fields(line)
+		if len(f) > 9 && f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", n)) {
+			sockets = append(sockets, f)
 		}
-		_, queued, _ := strings.Cut(f[4], ":")
-		n, err := strconv.ParseInt(queued, 16, 32)
-		if err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		return int(n)
 	}
-	t.Fatalf("nobody listens at %s", addr)
-	return 0
+	return sockets
 }
 
 // A stop frees the port though a worker that has a copy of it stands still.
@@ -180,6 +225,9 @@ func TestForeignProcessInTheRecordIsLeftAlone(t *testing.T) {
 		}
 	}
 	writeRecord(t, s, record)
+	if code, out, said := ctl(t, "--runtime-dir", filepath.Join(s.dir, "run"), "stop"); code != 3 {
+		t.Errorf("batonctl stop: exit status %d: %s%s", code, out, said)
+	}
 	began := time.Now()
 	s.restart()
 	t.Logf("serves after %v", time.Since(began))

@@ -5,6 +5,7 @@ package integration
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,7 +38,9 @@ func requireContainerEnds(s *service, status int) {
 	s.waitProcesses(0)
 }
 
-func TestContainerOutlivesUpgradesAndLosesNothing(t *testing.T) {
+// The whole of a container's life: upgrades, a killed master, somebody else's
+// processes, and the end.
+func TestContainerOutlivesItsMastersAndLosesNothing(t *testing.T) {
 	s := newService(t, appConfig{Version: "v0", Workers: 2}, inContainer)
 	pid1 := s.initProcess()
 	finish := s.start(allClasses())
@@ -56,9 +59,89 @@ func TestContainerOutlivesUpgradesAndLosesNothing(t *testing.T) {
 	if p := s.masterProcess(); p.PPID != pid1.PID {
 		t.Errorf("the parent of the master is %d, want %d", p.PPID, pid1.PID)
 	}
+
+	finish = s.start(allClasses())
+	kills := tier(2, 10)
+	for range kills {
+		<-time.After(300 * time.Millisecond) // or all of them connect when it is killed
+		stray := strayOf(s, pid1)
+		killInside(s)
+		waitCollected(t, stray)
+	}
+	requireOnlyUnsent(s, finish(), kills)
+	requireCoherent(s, "v10", 2)
+	if now := s.initProcess(); now.PID != pid1.PID || now.Start != pid1.Start {
+		t.Errorf("PID 1 is %d, was %d", now.PID, pid1.PID)
+	}
 	s.signalInit(syscall.SIGTERM)
 	requireContainerEnds(s, 0)
 	requireNothingLeft(s)
+}
+
+// killInside kills the master of a container, and waits until the next one serves.
+func killInside(s *service) {
+	s.t.Helper()
+	old := s.masterProcess()
+	mustSignal(s.t, old, syscall.SIGKILL)
+	waitCollected(s.t, old)
+	s.waitStatusFor(waitTime, "another master serves", func(st control.Status) bool {
+		return st.Master.PID != old.PID && st.State == control.StateServing
+	})
+}
+
+// strayOf leaves a process that ends after half a second without a parent other
+// than init.
+func strayOf(s *service, pid1 process) process {
+	s.t.Helper()
+	pid, err := strconv.Atoi(strings.TrimSpace(s.get("/stray?d=500ms").body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	p, err := readProcess(s.outsidePIDs()[pid])
+	if err != nil || p.PPID != pid1.PID {
+		s.t.Fatalf("the stray is %+v, %v: want it to be a child of %d", p, err, pid1.PID)
+	}
+	return p
+}
+
+// While there is no master the workers serve, and a stop is init's business.
+func TestContainerStopsWhileItHasNoMaster(t *testing.T) {
+	for name, c := range map[string]struct {
+		missing bool // the binary: no master can be started
+		status  int
+	}{
+		"before the next one":     {false, 128 + 9},
+		"and none can be started": {true, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits, mostly
+			s := newService(t, appConfig{Version: "v1", Workers: 2}, inContainer)
+			requireCoherent(s, "v1", 2)
+			eventually(t, waitTime, "the workers are trusted", func() bool {
+				return slices.Contains(runtimeDir(s), "workers.json")
+			})
+			slow := s.openRequests(2, "/slow?d=1s")
+			s.waitStatus("the slow requests are taken", func(st control.Status) bool { return open(serving(st)) == 2 })
+			if c.missing {
+				s.uninstall()
+			}
+			master := s.masterProcess()
+			pid1 := s.initProcess()
+			mustSignal(t, master, syscall.SIGKILL)
+			if c.missing {
+				s.waitLog("no master could be started")
+			}
+			mustSignal(t, pid1, syscall.SIGTERM)
+			requireAnswers(t, slow, waitTime)
+			status := c.status
+			if s.exitCode(); s.countLog("master started") > 1 {
+				status = 0 // on a busy machine the next master was there first
+			}
+			requireContainerEnds(s, status)
+			requireFreed(t, s.addr, soon)
+			requireNothingLeft(s)
+		})
+	}
 }
 
 func TestContainerStartsAnotherMasterWhenOneIsKilled(t *testing.T) {
@@ -158,21 +241,10 @@ func TestContainerReapsStrangers(t *testing.T) {
 	pid1 := s.initProcess()
 	var strays []process
 	for range 3 {
-		pid, err := strconv.Atoi(strings.TrimSpace(s.get("/stray?d=500ms").body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := readProcess(s.outsidePIDs()[pid])
-		if err != nil || p.PPID != pid1.PID {
-			t.Fatalf("the stray is %+v, %v: want it to be a child of %d", p, err, pid1.PID)
-		}
-		strays = append(strays, p)
+		strays = append(strays, strayOf(s, pid1))
 	}
 	for _, p := range strays {
-		eventually(t, waitTime, fmt.Sprintf("process %d is collected", p.PID), func() bool {
-			now, err := readProcess(p.PID)
-			return err != nil || now.Start != p.Start
-		})
+		waitCollected(t, p)
 	}
 	requireCoherent(s, "v1", 2) // and no zombie
 }

@@ -70,12 +70,23 @@
 // reads the record ([ReadRecord]), believes nobody who does not agree with it in
 // every file ([Orphans.Meet]), and adopts them ([Pool.FosterServing],
 // [Pool.FosterRest]). A worker that was not trusted, that drains, has been told
-// that the service stops or is left alone for too long, finishes and leaves.
+// that the service stops, is left alone for too long, or whose leash ends because
+// its supervisor will start no master, finishes and leaves.
 //
 // These state machines are tables; a move that is not listed panics.
+//
+// # When two builds meet
+//
+// A master may have workers of another build, hand over to one, or find what one
+// has left. What they say to each other has a version, [ProtocolVersion], and a
+// build speaks a range of them: see [Versions]. Each tells its own in what it says
+// first, and a record and a handover those of their workers, too. Where there is
+// none in common, the error wraps [ErrIncompatible] and names both, and it comes
+// before anybody is welcomed, adopted or bound. A generation that speaks a later
+// version than its master takes a new one ([ErrNeedsMaster]).
 //
 // # Compatibility
 //
 // The package can be used alone, but serves the framework first: it promises
-// no compatibility before v1.
+// no compatibility of its API before v1.
 package workers

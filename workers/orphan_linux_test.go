@@ -398,3 +398,65 @@ func TestTrustIsChecked(t *testing.T) {
 		t.Errorf("trust %+v", got)
 	}
 }
+
+// Nobody will start a master once the supervisor has let the leash go, whether
+// there is a master at that time or not.
+func TestOrphanLeavesWhenItsLeashEnds(t *testing.T) {
+	for name, when := range map[string][]string{
+		"as an orphan": {"die", "let go"}, "before": {"let go", "die"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOrphanTest(t, time.Minute)
+			held, supervisor, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer supervisor.Close()
+			page, crash, socket, leash := memfd(t, "page"), memfd(t, "crash"), listening(t, o.socket), duplicate(t, held)
+			held.Close()
+			err = o.conn.Send(msgTrust, encode(trust{Socket: o.path, Timeout: time.Hour, Leash: true}), []int{page, crash, socket, leash})
+			closeAllFDs([]int{page, crash, socket, leash})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.synced()
+			if got := o.trusted(); got.Timeout != time.Hour {
+				t.Fatalf("trust %+v", got)
+			}
+			for _, what := range when {
+				switch what {
+				case "let go":
+					supervisor.Close()
+					for end := time.Now().Add(patience); name == "before" && !o.final(); time.Sleep(time.Millisecond) {
+						if time.Now().After(end) {
+							t.Fatal("it has not noticed")
+						}
+					}
+				case "die":
+					o.master.conn.Close()
+					if name != "before" {
+						o.becomes(Orphan)
+						select {
+						case <-o.w.Orphaned():
+							t.Fatal("it leaves although its supervisor is there")
+						case <-time.After(20 * time.Millisecond):
+						}
+					}
+				}
+			}
+			if name != "before" { // it was an orphan never
+				o.becomes(Resigned)
+			}
+			<-o.w.Orphaned()
+			if got := o.w.Deserted(); got != o.path {
+				t.Errorf("deserted at %q, want %q", got, o.path)
+			}
+		})
+	}
+}
+
+func (o *orphanTest) final() bool {
+	o.w.estate.mu.Lock()
+	defer o.w.estate.mu.Unlock()
+	return o.w.estate.final
+}

@@ -33,6 +33,7 @@ type estate struct {
 	files     []int // counters and crash file, for the next master
 	listeners []int // in the worker's order; nil once they are given up
 	own       []*ownAcceptor
+	leash     *os.File
 	final     bool // no orphan any more, whatever happens
 	timer     *time.Timer
 	onBond    func(Bond)
@@ -41,8 +42,9 @@ type estate struct {
 // trustFiles come with every trust, before the listeners.
 const trustFiles = 2
 
-// maxTrusted is how many listeners there can be: what fits into a message.
-const maxTrusted = ipc.MaxFiles - trustFiles
+// maxTrusted is how many listeners there can be: what fits into a message, beside
+// the leash.
+const maxTrusted = ipc.MaxFiles - trustFiles - 1
 
 // OnBond has f called when this worker becomes an orphan, and with what ends
 // that. It must not block.
@@ -65,16 +67,55 @@ func (e *estate) become(b Bond) {
 func (w *Worker) entrusted(f ipc.Frame) {
 	files := slices.Clone(f.Files)
 	t, err := decode[trust](f.Payload)
+	want := trustFiles + len(w.listeners)
+	if t.Leash {
+		want++
+	}
 	e := &w.estate
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil || t.Timeout <= 0 || len(files) != trustFiles+len(w.listeners) || e.final {
+	if err != nil || t.Timeout <= 0 || len(files) != want || e.final {
 		closeAllFDs(files)
 		return
 	}
 	closeAllFDs(e.files)
 	closeAllFDs(e.listeners)
+	e.dropLeash()
+	if t.Leash {
+		_ = unix.SetNonblock(files[want-1], true) // or Close would not end the wait
+		e.leash = os.NewFile(uintptr(files[want-1]), "leash")
+		files = files[:want-1]
+		go w.feel(e.leash)
+	}
 	e.trust, e.files, e.listeners = &t, files[:trustFiles:trustFiles], files[trustFiles:]
+}
+
+// feel waits for the end of the leash, a pipe whose other end the supervisor has
+// for as long as it would start the service again.
+func (w *Worker) feel(leash *os.File) {
+	_, err := io.Copy(io.Discard, leash)
+	e := &w.estate
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil && e.leash == leash { // else it is not this worker's any more
+		e.giveUpHope(w)
+	}
+}
+
+// giveUpHope makes an orphan resign, and keeps others from becoming one.
+func (e *estate) giveUpHope(w *Worker) {
+	e.final = true
+	if e.bond == Orphan {
+		e.become(Resigned)
+		w.forsake()
+	}
+}
+
+func (e *estate) dropLeash() {
+	if e.leash != nil {
+		e.leash.Close()
+		e.leash = nil
+	}
 }
 
 // hush: there is a master that accepts.
@@ -105,6 +146,7 @@ func (e *estate) forget() {
 	defer e.mu.Unlock()
 	closeAllFDs(e.files)
 	e.files = nil
+	e.dropLeash()
 	if e.timer != nil {
 		e.timer.Stop()
 	}
@@ -147,10 +189,20 @@ func (w *Worker) timeIsUp() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.bond == Orphan {
-		e.final = true
-		e.become(Resigned)
-		w.forsake()
+		e.giveUpHope(w)
 	}
+}
+
+// Deserted returns where the next master would listen, if this worker was trusted
+// to wait for it and has not been adopted; else "".
+func (w *Worker) Deserted() string {
+	e := &w.estate
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.bond == Bonded || e.trust == nil {
+		return ""
+	}
+	return e.trust.Socket
 }
 
 // mayBeAdopted says whether this worker looks for a master when it has none.
@@ -197,7 +249,7 @@ func (w *Worker) present() (*ipc.Conn, bool, error) {
 	defer context.AfterFunc(w.ctx, func() { _ = conn.Shutdown() })()
 	e.mu.Lock()
 	serves := e.listeners != nil
-	p := presence{Version: ProtocolVersion, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !serves}
+	p := presence{Protocol: protocol, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !serves}
 	err = conn.TrySend(msgPresent, encode(p), slices.Concat(e.files, e.listeners)) // into an empty socket
 	e.mu.Unlock()
 	if err == nil {

@@ -75,7 +75,7 @@ func TestRecordNamesTheWorkersBeforeTheyServe(t *testing.T) {
 	l := bind(t)
 	p := newTestPool(t, l, orphanOptions(time.Minute))
 	r := newRecorder()
-	p.KeepRecord("/nowhere/adopt.sock", r.write)
+	p.KeepRecord("/nowhere/adopt.sock", nil, r.write)
 	if err := p.prepare(1, "serve"); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestWorkersThatAreNotInARecordAreNotTrusted(t *testing.T) {
 			p := newTestPool(t, bind(t), orphanOptions(c.limit))
 			r := newRecorder()
 			r.fails = c.fails
-			p.KeepRecord("/nowhere/adopt.sock", r.write)
+			p.KeepRecord("/nowhere/adopt.sock", nil, r.write)
 			p.commit(1)
 			if c.fails {
 				next[RecordFailed](p)

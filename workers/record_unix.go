@@ -23,10 +23,10 @@ import (
 // poolRecord is what the record holds. Environments are not in it: they hold
 // secrets, and each worker has its own.
 type poolRecord struct {
-	Version     int                `json:"version"`
-	PID         int                `json:"pid"`   // of the master
-	Start       uint64             `json:"start"` // of the master, as that of a worker
-	Next        int                `json:"next"`  // number of the next generation
+	Protocol    Versions           `json:"protocol"` // that can read it
+	PID         int                `json:"pid"`      // of the master
+	Start       uint64             `json:"start"`    // of the master, as that of a worker
+	Next        int                `json:"next"`     // number of the next generation
 	Override    int                `json:"override"`
 	Drained     Drained            `json:"drained"`
 	Listeners   []listenerRecord   `json:"listeners"`
@@ -41,8 +41,6 @@ type listenerRecord struct {
 	Cookie uint64        `json:"cookie"`
 	Shared bool          `json:"shared,omitempty"` // with a supervisor
 }
-
-const poolRecordVersion = 1
 
 // fileID names an open file of which there may be several descriptors.
 type fileID struct {
@@ -70,6 +68,7 @@ func identifyFile(f *os.File) (id fileID) {
 type recording struct {
 	write   func([]byte) error // nil: no record is kept
 	socket  string             // where this master's successor can be found
+	leash   *os.File           // of the supervisor; may be nil
 	changed atomic.Bool
 	busy    bool
 	idle    chan struct{} // closed when the last write has ended; nil before the first
@@ -79,15 +78,18 @@ type recording struct {
 
 // KeepRecord makes the pool keep a record by write, which gets nil when there is
 // nobody to record and is never called twice at a time. Workers that may live on
-// without a master are told that socket is where the next one listens.
+// without a master are told that socket is where the next one listens. leash, if
+// it is not nil, is the reading end of a pipe: when its writing end is closed,
+// nobody will start another master, and they finish and leave. It stays the
+// caller's.
 //
 // A master that is to replace another begins when that one has stopped.
-func (p *Pool) KeepRecord(socket string, write func([]byte) error) {
+func (p *Pool) KeepRecord(socket string, leash *os.File, write func([]byte) error) {
 	if !canOutlive {
 		return
 	}
 	_ = p.do(func() {
-		p.record.write, p.record.socket = write, socket
+		p.record.write, p.record.socket, p.record.leash = write, socket, leash
 		p.record.changed.Store(true)
 	})
 }
@@ -171,7 +173,7 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 		return nil, nil
 	}
 	r := poolRecord{
-		Version: poolRecordVersion, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained, Generations: gs,
+		Protocol: protocol, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained, Generations: gs,
 	}
 	r.Start, _ = startTime(r.PID)
 	for _, a := range p.acceptors {
@@ -253,14 +255,19 @@ func (p *Pool) entrust(c *child) {
 	}
 	var fds []int
 	defer func() { closeAllFDs(fds) }()
-	for _, f := range append([]*os.File{c.page, c.crash}, ls...) {
+	files := append([]*os.File{c.page, c.crash}, ls...)
+	if p.record.leash != nil {
+		files = append(files, p.record.leash)
+	}
+	for _, f := range files {
 		fd, err := rawDup(f)
 		if err != nil {
 			return
 		}
 		fds = append(fds, fd)
 	}
-	if c.conn.TrySend(msgTrust, encode(trust{Socket: p.record.socket, Timeout: limit}), fds) == nil {
+	t := trust{Socket: p.record.socket, Timeout: limit, Leash: p.record.leash != nil}
+	if c.conn.TrySend(msgTrust, encode(t), fds) == nil {
 		c.entrusted = true
 	}
 }

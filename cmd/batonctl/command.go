@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/baton-go/baton/internal/control"
+	"github.com/baton-go/baton/internal/rundir"
 )
 
 // statusTimeout is the default of --timeout for status, which needs no deploy to
@@ -29,6 +30,10 @@ type rollbackCmd struct{}
 
 type scaleCmd struct {
 	Workers string `arg:"" help:"Number of workers, or +N or -N to change it by." placeholder:"N|+N|-N"`
+}
+
+type weightCmd struct {
+	Weights []string `arg:"" help:"Slot and weight, as 1=3; 0 is for what others have no room for." placeholder:"SLOT=W"`
 }
 
 type stopCmd struct {
@@ -98,11 +103,35 @@ func (c *scaleCmd) Run(e *env) error {
 	})
 }
 
-// Run asks the service to stop.
+// Run asks for other weights.
+func (c *weightCmd) Run(e *env) error {
+	req, err := parseWeights(c.Weights)
+	if err != nil {
+		return &failure{exitUsage, err}
+	}
+	return e.ask(control.ActionWeight, func(ctx context.Context) (control.Verdict, error) {
+		return e.client.Weight(ctx, req)
+	})
+}
+
+// Run asks the service to stop. Workers that have lost their master are told
+// themselves.
 func (c *stopCmd) Run(e *env) error {
-	return e.ask(control.ActionStop, func(ctx context.Context) (control.Verdict, error) {
+	err := e.ask(control.ActionStop, func(ctx context.Context) (control.Verdict, error) {
 		return e.client.Stop(ctx, control.StopRequest{Now: c.Now})
 	})
+	if !errors.Is(err, control.ErrNoService) || e.dir == "" {
+		return err
+	}
+	n, derr := rundir.Dismiss(e.dir, c.Now)
+	switch {
+	case derr != nil:
+		return fmt.Errorf("%w; its workers: %w", err, derr)
+	case n == 0:
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "stop: done, there was no master; workers that leave: %d\n", n)
+	return err
 }
 
 // ask sends a request and prints its verdict.

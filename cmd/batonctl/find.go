@@ -39,6 +39,8 @@ func findSocket(socket, dir string, getenv func(string) string) (string, error) 
 		return rundir.SocketPath(live[0]), nil
 	case len(live) > 1:
 		return "", &failure{exitUsage, fmt.Errorf("several services answer, choose one by --runtime-dir:\n  %s", strings.Join(live, "\n  "))}
+	case len(dirs) == 1 && rundir.Left(dirs[0]) > 0:
+		return rundir.SocketPath(dirs[0]), nil // nobody answers there, but somebody serves
 	case len(dirs) > 0:
 		for i, d := range dirs {
 			dirs[i] = d + left(d)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,13 +23,15 @@ import (
 // patience bounds what must happen; a test that meets it has failed.
 const patience = 20 * time.Second
 
-// selfEnv makes the test binary be batonctl.
+// selfEnv makes the test binary be batonctl, for which root's runtime directories
+// are where it says.
 const selfEnv = "BATONCTL_TEST_SELF"
 
 var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
-	if os.Getenv(selfEnv) != "" {
+	if dir := os.Getenv(selfEnv); dir != "" {
+		rundir.SystemRun = dir
 		main()
 	}
 	goleak.VerifyTestMain(m)
@@ -46,7 +49,8 @@ func command(ctx context.Context, t *testing.T, env []string, args ...string) *e
 	t.Helper()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	// A binary built with -race sleeps for a second at its end, to see more.
-	cmd.Env = append([]string{selfEnv + "=1", "GORACE=atexit_sleep_ms=0", "TMPDIR=" + short(t), "XDG_RUNTIME_DIR="}, env...)
+	nowhere := short(t)
+	cmd.Env = append([]string{selfEnv + "=" + nowhere, "GORACE=atexit_sleep_ms=0", "TMPDIR=" + nowhere, "XDG_RUNTIME_DIR="}, env...)
 	return cmd
 }
 
@@ -89,6 +93,14 @@ func (s *script) Rollback(ctx context.Context) control.Verdict {
 
 func (s *script) Scale(ctx context.Context, r control.ScaleRequest) control.Verdict {
 	return s.decide(ctx, control.ActionScale, r, false)
+}
+
+func (s *script) Weight(ctx context.Context, r control.WeightRequest) control.Verdict {
+	v := s.decide(ctx, control.ActionWeight, control.ScaleRequest{}, false)
+	if v.OK {
+		v.Reason = fmt.Sprint(r.Weights)
+	}
+	return v
 }
 
 func (s *script) Stop(ctx context.Context, r control.StopRequest) control.Verdict {

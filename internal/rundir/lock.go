@@ -44,6 +44,20 @@ const maxLockTries = 100
 // Lock takes the directory's lock without waiting and writes this process's pid
 // into it. *HeldError: another live process has it.
 func (d *Dir) Lock() (*Lock, error) {
+	l, err := d.Borrow()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Claim(); err != nil {
+		l.f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Borrow is Lock for one who is not to be the master: the file goes on naming the
+// last one.
+func (d *Dir) Borrow() (*Lock, error) {
 	path := filepath.Join(d.path, lockName)
 	for range maxLockTries {
 		f, err := openLock(path)
@@ -60,7 +74,7 @@ func (d *Dir) Lock() (*Lock, error) {
 			f.Close()
 			continue
 		}
-		return d.hold(f, path)
+		return d.keep(f, path), nil
 	}
 	return nil, fmt.Errorf("lock %s: was replaced %d times", path, maxLockTries)
 }
@@ -89,15 +103,6 @@ func (l *Lock) Claim() error {
 		return fmt.Errorf("lock %s: %w", l.path, err)
 	}
 	return nil
-}
-
-func (d *Dir) hold(f *os.File, path string) (*Lock, error) {
-	l := d.keep(f, path)
-	if err := l.Claim(); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return l, nil
 }
 
 func (d *Dir) keep(f *os.File, path string) *Lock {

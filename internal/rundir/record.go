@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,10 +21,20 @@ const maxRecord = 16 << 20
 
 // WriteRecord keeps data for the master that comes after this one: a reader finds
 // the old record or the new one. Only the holder of the lock may.
+//
+// It does not wait for the disk: those whom a record names do not outlive the
+// machine either.
 func (d *Dir) WriteRecord(data []byte) error {
-	err := renameio.WriteFile(d.record(), data, 0o600,
-		renameio.WithStaticPermissions(0o600), renameio.WithTempDir(d.path))
+	f, err := os.CreateTemp(d.path, "."+recordName) // mode 0600
 	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), d.record())
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
 		return fmt.Errorf("record: %w", err)
 	}
 	return nil
@@ -71,7 +80,7 @@ func (d *Dir) RemoveRecord() error {
 // socket for workers, and records that were being written. Only the holder of
 // the lock may.
 func (d *Dir) Tidy() error {
-	left, err := filepath.Glob(filepath.Join(d.path, "."+recordName+"*")) // of renameio
+	left, err := filepath.Glob(filepath.Join(d.path, "."+recordName+"*"))
 	errs := []error{err, d.RemoveAdopt()}
 	for _, path := range left {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -101,7 +101,7 @@ func parents(getenv func(string) string, uid int) []string {
 		ps = append(ps, filepath.Join(x, family))
 	}
 	if uid == 0 {
-		return append(ps, filepath.Join(systemRun(), family))
+		return append(ps, filepath.Join(SystemRun, family))
 	}
 	own := familyOf(uid)
 	if t := getenv("TMPDIR"); filepath.IsAbs(t) && filepath.Clean(t) != "/tmp" {
@@ -112,6 +112,10 @@ func parents(getenv func(string) string, uid int) []string {
 
 // familyOf is the family directory of a user in a place that all users share.
 func familyOf(uid int) string { return family + "-" + strconv.Itoa(uid) }
+
+// SystemRun is what root has its runtime directories in. Tests of others than this
+// package set it, lest they find what the machine runs.
+var SystemRun = systemRun()
 
 func systemRun() string {
 	if runtime.GOOS == "linux" {
@@ -140,7 +144,7 @@ func Candidates(getenv func(string) string, uid int) []string {
 	places := parents(getenv, uid)
 	if uid != 0 {
 		// A service of root's is listed for those whom its owner lets see it.
-		places = append(places, filepath.Join(systemRun(), family))
+		places = append(places, filepath.Join(SystemRun, family))
 	}
 	var found []string
 	for _, parent := range places {

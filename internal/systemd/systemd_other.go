@@ -33,6 +33,12 @@ func (*Notifier) Remove(string) error { return nil }
 // Barrier does nothing.
 func (*Notifier) Barrier(time.Duration) error { return nil }
 
+// StorePipe returns nil: nothing is stored.
+func (*Notifier) StorePipe(string, time.Duration) (*os.File, error) { return nil, nil }
+
+// OtherEnd fails.
+func OtherEnd(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
+
 // NewMemory fails.
 func NewMemory(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
