@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"image/color"
@@ -55,6 +56,7 @@ func (r *report) has(chart string) bool { return len(r.facets(chart)) > 0 }
 
 // draw writes the charts as SVG.
 func (r *report) draw(dir string) error {
+	plot.DefaultFont.Variant = "Sans"
 	var errs []error
 	for _, name := range []string{rateChart, cpuChart, latencyChart} {
 		if r.has(name) {
@@ -103,12 +105,13 @@ func (r *report) drawOne(path string, facets []facet) error {
 			}
 		}
 	}
-	f, err := os.Create(path)
-	if err != nil {
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
 	}
-	_, err = canvas.WriteTo(f)
-	return errors.Join(err, f.Close())
+	// Arial has the same widths, where Liberation is not installed.
+	text := bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,sans-serif"))
+	return os.WriteFile(path, text, 0o666)
 }
 
 // intervals are medians with what encloses them, for plotter.

@@ -116,9 +116,11 @@ func (l *closedLoop) run(ctx context.Context, b *bench, addr string) (s sample, 
 
 func (l *openRate) run(ctx context.Context, b *bench, name, addr string) (s sample, err error) {
 	interval, url := b.intervals[name], "http://"+addr+tiny.Hello
-	openLoop(ctx, url, l.keepAlive, interval, b.warmUp())
+	client := openClient(l.keepAlive)
+	defer client.CloseIdleConnections()
+	openLoop(ctx, client, url, interval, b.warmUp())
 	return measured(func() (int, error) {
-		a := openLoop(ctx, url, l.keepAlive, interval, b.duration)
+		a := openLoop(ctx, client, url, interval, b.duration)
 		s.Rate, s.Errors, s.Workers = float64(len(a.latencies))/a.took.Seconds(), a.errors, a.workers
 		ms := func(q float64) float64 { return float64(quantile(a.latencies, q)) / float64(time.Millisecond) }
 		s.P50, s.P99, s.Max = ms(0.5), ms(0.99), ms(1)
@@ -156,10 +158,12 @@ const calibrations = 3
 // CPUs itself, so half of what wrk gets would be more than it can send.
 func (b *bench) calibrate(ctx context.Context, addr string, l load) error {
 	url := "http://" + addr + tiny.Hello
-	openLoop(ctx, url, l.open.keepAlive, 0, b.warmUp())
+	client := openClient(l.open.keepAlive)
+	defer client.CloseIdleConnections()
+	openLoop(ctx, client, url, 0, b.warmUp())
 	var each []time.Duration // of one request
 	for range min(calibrations, b.rounds) {
-		a := openLoop(ctx, url, l.open.keepAlive, 0, b.duration)
+		a := openLoop(ctx, client, url, 0, b.duration)
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -190,14 +190,16 @@ func measure(ctx context.Context, s *settings, stdout, stderr io.Writer) error {
 	text := r.markdown("")
 	fmt.Fprint(stdout, text)
 	errs := []error{interrupted(ctx, err)}
-	for _, f := range o.failures {
-		errs = append(errs, errors.New(f))
-	}
 	if s.out != "" {
 		errs = append(errs, r.write(s.out))
 	}
+	// Half a run does not replace a whole one. Samples that failed do not count,
+	// and the text says how many.
 	if s.readme != "" && errors.Join(errs...) == nil {
 		errs = append(errs, peers.Refresh(s.readme, marker, r.markdown(chartsFrom(s.readme, s.out))))
+	}
+	for _, f := range o.failures {
+		errs = append(errs, errors.New(f))
 	}
 	return errors.Join(errs...)
 }

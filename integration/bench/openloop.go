@@ -26,18 +26,21 @@ const (
 	openClosed  = 64   // the same, when there is no rate
 )
 
+// openClient is who sends them. Its connections are to be closed.
+func openClient(keepAlive bool) *http.Client {
+	return &http.Client{Timeout: openTimeout, Transport: &http.Transport{
+		DialContext: new(dialer).DialContext, DisableKeepAlives: !keepAlive, MaxIdleConnsPerHost: openMost,
+	}}
+}
+
 // openLoop sends requests when they are due, however long the answers take. With
 // an interval of 0 it sends as fast as it is answered.
-func openLoop(ctx context.Context, url string, keepAlive bool, interval, duration time.Duration) answers {
+func openLoop(ctx context.Context, client *http.Client, url string, interval, duration time.Duration) answers {
 	s, most := &schedule{interval: interval}, uint64(openMost)
 	if interval == 0 {
 		most = openClosed
 	}
-	transport := &http.Transport{DialContext: new(dialer).DialContext, DisableKeepAlives: !keepAlive, MaxIdleConnsPerHost: openMost}
-	defer transport.CloseIdleConnections()
-	attacker := vegeta.NewAttacker(
-		vegeta.Client(&http.Client{Transport: transport, Timeout: openTimeout}), vegeta.MaxWorkers(most),
-	)
+	attacker := vegeta.NewAttacker(vegeta.Client(client), vegeta.MaxWorkers(most))
 	targeter := vegeta.NewStaticTargeter(vegeta.Target{Method: http.MethodGet, URL: url})
 	defer context.AfterFunc(ctx, func() { attacker.Stop() })()
 

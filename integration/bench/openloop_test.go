@@ -57,14 +57,13 @@ func TestOpenLoopSeesAPauseAsItsUsersDo(t *testing.T) {
 	resume := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(tiny.Worker, "w")
-		switch n.Add(1) {
-		case 1:
+		if n.Add(1) == 1 {
 			time.AfterFunc(pause, func() { close(resume) })
 		}
 		<-resume
 	}))
 	defer srv.Close()
-	a := openLoop(t.Context(), srv.URL, true, interval, duration)
+	a := openLoop(t.Context(), openClient(true), srv.URL, interval, duration)
 	if a.errors > 0 || a.workers["w"] != len(a.latencies) {
 		t.Errorf("have %d errors, %d answers, by worker %v", a.errors, len(a.latencies), a.workers)
 	}
@@ -86,7 +85,7 @@ func TestOpenLoopEndsWhenItIsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if a := openLoop(ctx, srv.URL, false, time.Millisecond, time.Minute); a.errors != len(a.latencies) {
+	if a := openLoop(ctx, openClient(false), srv.URL, time.Millisecond, time.Minute); a.errors != len(a.latencies) {
 		t.Errorf("have %d errors, want all of %d", a.errors, len(a.latencies))
 	}
 	if took := time.Since(began); took > 30*time.Second {
@@ -130,7 +129,7 @@ func clientCounter(t *testing.T) (url string, seen func() int) {
 
 func TestClientsHaveManyAddresses(t *testing.T) {
 	url, seen := clientCounter(t)
-	a := openLoop(t.Context(), url, false, time.Millisecond, 200*time.Millisecond)
+	a := openLoop(t.Context(), openClient(false), url, time.Millisecond, 200*time.Millisecond)
 	if n := seen(); n < min(clients, len(a.latencies)) {
 		t.Errorf("have %d addresses of %d connections", n, len(a.latencies))
 	}

@@ -60,8 +60,8 @@ type reportedGoal struct {
 	Verdict string  `json:"verdict"`
 }
 
-const method = "Ratios are to net/http in the same round; given are their median and, in brackets, " +
-	"its distribution-free 95 % interval from order statistics (binomial), or with fewer than 6 rounds the least and the greatest."
+var method = fmt.Sprintf("Ratios are to net/http in the same round; given are their median and, in brackets, "+
+	"its distribution-free 95 %% interval from order statistics (binomial), or with fewer than %d rounds the least and the greatest.", fewest)
 
 // unevennessName is a figure that has no ratio.
 const unevennessName = "unevenness"

@@ -12,8 +12,8 @@ import (
 type summary struct {
 	Median float64 `json:"median"`
 	// Low and High enclose the median of whatever could be sampled so, in at
-	// least 95 of 100 cases. With fewer than 6 samples nothing does that, and
-	// they are the least and the greatest.
+	// least 95 of 100 cases. With fewer samples than fewest nothing does that,
+	// and they are the least and the greatest.
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
 	N    int     `json:"n"`

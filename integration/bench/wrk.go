@@ -49,7 +49,7 @@ func (b *bench) saturate(ctx context.Context, duration time.Duration, connection
 	if err := cmd.Start(); err != nil {
 		return count{}, err
 	}
-	bounded, cancel := context.WithTimeout(ctx, duration+2*time.Second)
+	bounded, cancel := context.WithTimeout(ctx, peers.StartTime)
 	err := peers.Until(bounded, "wait for wrk to run", func() bool { return catchesInterrupt(cmd.Process.Pid) })
 	cancel()
 	if err == nil {
