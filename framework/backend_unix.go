@@ -32,6 +32,10 @@ func (b backend) Scale(_ context.Context, r control.ScaleRequest) control.Verdic
 	return b.m.arbiter.do(wantScale, r)
 }
 
+func (b backend) Weight(_ context.Context, r control.WeightRequest) control.Verdict {
+	return b.m.arbiter.await(request{want: wantWeight, weights: r.Weights})
+}
+
 func (b backend) Stop(_ context.Context, r control.StopRequest) control.Verdict {
 	if r.Now {
 		return b.m.arbiter.do(wantStopNow, control.ScaleRequest{})
@@ -85,7 +89,7 @@ func (b backend) Status() control.Status {
 func generationStatus(g workers.GenerationStatus) control.Generation {
 	out := control.Generation{
 		Number: g.Number, State: g.State.String(), Started: g.Started, Age: time.Since(g.Started).Seconds(),
-		Workers: g.Wanted, Binary: binaryStatus(g.Path, g.Size, g.MTime, g.Build),
+		Workers: g.Wanted, Dispatch: g.Policy, Binary: binaryStatus(g.Path, g.Size, g.MTime, g.Build),
 		Ledger: control.Ledger(g.Ledger), Drained: drainedStatus(g.Drained),
 	}
 	for _, w := range g.Workers {
@@ -93,9 +97,13 @@ func generationStatus(g workers.GenerationStatus) control.Generation {
 		if w.Stalled && w.State == workers.WorkerServing {
 			state = control.WorkerStalled
 		}
+		var weight *int
+		if w.Weight >= 0 {
+			weight = &w.Weight
+		}
 		out.Processes = append(out.Processes, control.Worker{
 			ID: w.ID.String(), Slot: w.ID.Slot, PID: w.PID, State: state, Started: w.Started,
-			Open: w.Open, Dispatched: w.Dispatched, Unacked: w.Unacked, Restarts: w.Restarts, LastExit: w.LastExit,
+			Open: w.Open, Weight: weight, Dispatched: w.Dispatched, Unacked: w.Unacked, Restarts: w.Restarts, LastExit: w.LastExit,
 		})
 	}
 	return out

@@ -15,6 +15,7 @@ import (
 
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/workers"
+	"github.com/baton-go/baton/workers/dispatch"
 )
 
 // settings is the part of the options that travels: each binary resolves its
@@ -40,6 +41,7 @@ type generationSettings struct {
 	MaxDraining  int
 	Rolling      bool
 	Adopts       []string // names of the listeners with an OnAdopt, in order
+	Dispatch     string   // name of the policy
 
 	OrphanTimeout time.Duration // 0: never
 }
@@ -112,6 +114,7 @@ type options struct {
 	onEvent    []func(workers.Event)
 	onListen   []func(name string, a net.Addr)
 	adopters   map[string]func(net.Conn, []byte) // by listener name
+	policy     dispatch.Policy                   // of Dispatch, whatever the environment says; may be nil
 
 	readyCheck  string // a path; "": none
 	readyChecks []func(context.Context) error
@@ -127,21 +130,26 @@ type options struct {
 // defaultListener is the name of the listener that there is without Listen.
 const defaultListener = "default"
 
+func defaultSettings() generationSettings {
+	return generationSettings{
+		DrainTimeout: 30 * time.Second,
+		StopTimeout:  25 * time.Second,
+		ReadyTimeout: 30 * time.Second,
+		KillTimeout:  5 * time.Second,
+		HangTimeout:  30 * time.Second,
+		BakeTime:     10 * time.Second,
+		IdleGrace:    5 * time.Second,
+		DrainSpread:  5 * time.Second,
+		MaxDraining:  8,
+		Dispatch:     dispatch.RoundRobin().Name(),
+
+		OrphanTimeout: orphansIfSupervised,
+	}
+}
+
 func defaultOptions(env environment) *options {
 	return &options{
-		settings: settings{generationSettings: generationSettings{
-			DrainTimeout: 30 * time.Second,
-			StopTimeout:  25 * time.Second,
-			ReadyTimeout: 30 * time.Second,
-			KillTimeout:  5 * time.Second,
-			HangTimeout:  30 * time.Second,
-			BakeTime:     10 * time.Second,
-			IdleGrace:    5 * time.Second,
-			DrainSpread:  5 * time.Second,
-			MaxDraining:  8,
-
-			OrphanTimeout: orphansIfSupervised,
-		}},
+		settings:   settings{generationSettings: defaultSettings()},
 		handlers:   map[string]http.Handler{},
 		adopters:   map[string]func(net.Conn, []byte){},
 		tls:        map[string]*tlsSource{},

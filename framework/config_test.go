@@ -18,6 +18,7 @@ import (
 
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/workers"
+	"github.com/baton-go/baton/workers/dispatch"
 )
 
 // problemsOf is the lines of an error that resolve returned, less the first.
@@ -55,7 +56,7 @@ func TestDefaults(t *testing.T) {
 			DrainTimeout: 30 * time.Second, StopTimeout: 25 * time.Second,
 			ReadyTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
 			HangTimeout: 30 * time.Second, BakeTime: 10 * time.Second, IdleGrace: 5 * time.Second, DrainSpread: 5 * time.Second, MaxDraining: 8,
-			OrphanTimeout: orphansIfSupervised,
+			Dispatch: "round-robin", OrphanTimeout: orphansIfSupervised,
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{{Name: "default", Network: "tcp", Address: ":8080"}},
@@ -74,7 +75,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	adopt := func(net.Conn, []byte) { calls++ }
 	o := mustResolve(t, nil,
-		Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
+		Dispatch(dispatch.Hash()), Dispatch(dispatch.Weighted(3, 1)), Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
 		ReadyTimeout(time.Minute), KillTimeout(0), HangTimeout(0), GiveUpAfter(time.Hour),
 		BakeTime(time.Minute), OrphanTimeout(0), IdleGrace(0), DrainSpread(time.Minute), MaxDraining(1), Rolling(true), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
 		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660)),
@@ -86,6 +87,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 		generationSettings: generationSettings{
 			Workers: 3, DrainTimeout: 2 * time.Hour, StopTimeout: 9 * time.Second, StopDelay: time.Second,
 			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, DrainSpread: time.Minute, BakeTime: time.Minute, MaxDraining: 1, Rolling: true, Adopts: []string{"admin", "tcp::0"},
+			Dispatch: "weighted:3,1",
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{
@@ -288,6 +290,7 @@ func TestExitCode(t *testing.T) {
 		{ErrConfig, 78},
 		{fmt.Errorf("x: %w", ErrConfig), 78},
 		{fmt.Errorf("x: %w", ErrAlreadyRunning), 75},
+		{fmt.Errorf("x: %w", ErrIncompatible), 75},
 		{ErrNotReady, 1},
 		{ErrInTest, 1},
 		{errors.New("x"), 1},
@@ -296,7 +299,7 @@ func TestExitCode(t *testing.T) {
 			t.Errorf("ExitCode(%v) = %d, want %d", tt.err, got, tt.want)
 		}
 	}
-	for _, err := range []error{ErrConfig, ErrAlreadyRunning, ErrNotReady, ErrInTest} {
+	for _, err := range []error{ErrConfig, ErrAlreadyRunning, ErrIncompatible, ErrNotReady, ErrInTest} {
 		if !strings.HasPrefix(err.Error(), "baton: ") {
 			t.Errorf("%q has no prefix", err)
 		}

@@ -60,6 +60,11 @@ func (s *script) scale(r control.ScaleRequest) control.Verdict {
 	return control.Verdict{OK: true, Action: control.ActionScale}
 }
 
+func (s *script) weigh(map[int]int) control.Verdict {
+	s.done <- "weight"
+	return control.Verdict{OK: true, Action: control.ActionWeight}
+}
+
 func (s *script) hasten() {}
 
 func (s *script) stop(now bool, asked time.Time) control.Verdict {

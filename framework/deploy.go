@@ -34,16 +34,20 @@ const (
 	wantStop
 	wantStopNow
 	wantRollback
+	wantWeight
 )
 
-var wants = [...]string{control.ActionReload, control.ActionUpgrade, control.ActionScale, control.ActionStop, control.ActionStop, control.ActionRollback}
+var wants = [...]string{
+	control.ActionReload, control.ActionUpgrade, control.ActionScale, control.ActionStop, control.ActionStop, control.ActionRollback,
+	control.ActionWeight,
+}
 
 func (w want) String() string { return wants[w] }
 
 // passable says whether the next master can be told by a signal, for which
 // nobody gets an answer: a stop, or what came as a signal.
 func (r request) passable() bool {
-	return r.want == wantStop || r.want == wantStopNow || r.signal && r.want != wantScale
+	return r.want == wantStop || r.want == wantStopNow || r.signal && r.want != wantScale && r.want != wantWeight
 }
 
 // action is what is done about it.
@@ -59,23 +63,24 @@ const (
 )
 
 // arbitration is the whole of who waits for whom.
-var arbitration = map[phase][6]action{
-	//          reload    upgrade   scale  stop    stop now  rollback
-	starting:  {remember, remember, refuse, abort, abort, refuse},
-	serving:   {begin, begin, apply, begin, begin, begin},
-	reloading: {remember, remember, apply, abort, abort, remember},
-	upgrading: {remember, remember, apply, abort, abort, remember},
-	stopping:  {refuse, refuse, refuse, hasten, hasten, refuse},
+var arbitration = map[phase][7]action{
+	//          reload    upgrade   scale  stop    stop now  rollback  weight
+	starting:  {remember, remember, refuse, abort, abort, refuse, refuse},
+	serving:   {begin, begin, apply, begin, begin, begin, apply},
+	reloading: {remember, remember, apply, abort, abort, remember, apply},
+	upgrading: {remember, remember, apply, abort, abort, remember, apply},
+	stopping:  {refuse, refuse, refuse, hasten, hasten, refuse, refuse},
 }
 
 // request is one wish. answer is called once, with the verdict.
 type request struct {
-	want   want
-	asked  time.Time
-	from   int // the generation that is to be rolled back; 0: any
-	scale  control.ScaleRequest
-	signal bool // nobody waits for the answer
-	answer func(control.Verdict)
+	want    want
+	asked   time.Time
+	from    int // the generation that is to be rolled back; 0: any
+	scale   control.ScaleRequest
+	weights map[int]int // by slot
+	signal  bool        // nobody waits for the answer
+	answer  func(control.Verdict)
 }
 
 // jobs are what the arbiter can start. Each runs until it is decided; ctx is
@@ -86,6 +91,7 @@ type jobs interface {
 	upgrade(ctx context.Context) control.Verdict
 	rollback(ctx context.Context, from int) control.Verdict
 	scale(control.ScaleRequest) control.Verdict
+	weigh(map[int]int) control.Verdict
 	stop(now bool, asked time.Time) control.Verdict
 	hasten()     // the stop that is to come
 	passOn(want) // to the new master, after an upgrade
@@ -135,8 +141,13 @@ func (a *arbiter) ask(r request) {
 
 // do asks and waits for the verdict.
 func (a *arbiter) do(w want, s control.ScaleRequest) control.Verdict {
+	return a.await(request{want: w, scale: s})
+}
+
+func (a *arbiter) await(r request) control.Verdict {
 	c := make(chan control.Verdict, 1)
-	a.ask(request{want: w, scale: s, answer: func(v control.Verdict) { c <- v }})
+	r.answer = func(v control.Verdict) { c <- v }
+	a.ask(r)
 	return <-c
 }
 
@@ -195,7 +206,11 @@ func (a *arbiter) decide(r request) {
 	case remember:
 		a.later[r.want] = append(a.later[r.want], r)
 	case apply:
-		r.answer(a.jobs.scale(r.scale))
+		if r.want == wantWeight {
+			r.answer(a.jobs.weigh(r.weights))
+		} else {
+			r.answer(a.jobs.scale(r.scale))
+		}
 	case abort:
 		if a.end != nil { // the second one
 			a.end.answer(control.Verdict{OK: true, Action: control.ActionStop, Coalesced: true})

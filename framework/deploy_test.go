@@ -16,12 +16,12 @@ import (
 
 // TestEveryCellOfTheTable asks for everything in every phase.
 func TestEveryCellOfTheTable(t *testing.T) {
-	table := [...][6]action{
-		starting:  {remember, remember, refuse, abort, abort, refuse},
-		serving:   {begin, begin, apply, begin, begin, begin},
-		reloading: {remember, remember, apply, abort, abort, remember},
-		upgrading: {remember, remember, apply, abort, abort, remember},
-		stopping:  {refuse, refuse, refuse, hasten, hasten, refuse},
+	table := [...][7]action{
+		starting:  {remember, remember, refuse, abort, abort, refuse, refuse},
+		serving:   {begin, begin, apply, begin, begin, begin, apply},
+		reloading: {remember, remember, apply, abort, abort, remember, apply},
+		upgrading: {remember, remember, apply, abort, abort, remember, apply},
+		stopping:  {refuse, refuse, refuse, hasten, hasten, refuse, refuse},
 	}
 	jobOf := map[want]string{wantReload: "reload", wantUpgrade: "upgrade", wantRollback: "rollback"}
 	stopOf := map[want]string{wantStop: "stop", wantStopNow: "stop now"}
@@ -64,7 +64,7 @@ func TestEveryCellOfTheTable(t *testing.T) {
 						t.Errorf("verdict %+v", v)
 					}
 				case apply:
-					c.did("scale")
+					c.did(w.String())
 					if v := c.verdict(r); !v.OK {
 						t.Errorf("verdict %+v", v)
 					}
@@ -222,8 +222,10 @@ func TestUpgradePassesLaterWishesOn(t *testing.T) {
 			t.Errorf("stop after the end %+v", v)
 		}
 		c.did("pass on stop")
-		if v := c.verdict(c.asks(wantScale)); v.OK || v.Reason != "there is a new master" {
-			t.Errorf("scale after the end %+v", v)
+		for _, w := range []want{wantScale, wantWeight} {
+			if v := c.verdict(c.asks(w)); v.OK || !v.Elsewhere || v.Reason != "there is a new master" {
+				t.Errorf("%s after the end %+v", w, v)
+			}
 		}
 	}
 }

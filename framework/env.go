@@ -195,7 +195,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
-		orphanTimeoutVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
+		dispatchVar{}, orphanTimeoutVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 

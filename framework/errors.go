@@ -13,6 +13,12 @@ var (
 	// ErrAlreadyRunning: another live master holds the runtime directory.
 	ErrAlreadyRunning = errors.New("baton: already running")
 
+	// ErrIncompatible: the workers that a killed master has left serve on, and
+	// this release cannot take them over. The text says what each speaks. The
+	// release that they are of can, or one between; so can this one when they
+	// have left, see OrphanTimeout.
+	ErrIncompatible = errors.New("baton: workers of another release serve")
+
 	// ErrNotReady: a generation did not become ready. The text says which of
 	// its workers failed, how, and what it last wrote to its stderr.
 	ErrNotReady = errors.New("baton: not ready")
@@ -36,6 +42,7 @@ const (
 //	nil                 0   EX_OK
 //	ErrConfig          78   EX_CONFIG
 //	ErrAlreadyRunning  75   EX_TEMPFAIL
+//	ErrIncompatible    75   EX_TEMPFAIL
 //	any other           1
 //
 // Use it as os.Exit(framework.ExitCode(framework.Run(handler))).
@@ -45,7 +52,7 @@ func ExitCode(err error) int {
 		return 0
 	case errors.Is(err, ErrConfig):
 		return exitConfig
-	case errors.Is(err, ErrAlreadyRunning):
+	case errors.Is(err, ErrAlreadyRunning), errors.Is(err, ErrIncompatible):
 		return exitTempFail
 	}
 	return 1

@@ -66,6 +66,12 @@ func (l logger) event(e workers.Event) {
 		l.Error("worker died", args...)
 	case workers.WorkerAdopted:
 		l.Info("worker adopted", "worker", e.Worker.String(), "pid", e.PID, "draining", e.Draining)
+	case workers.PolicyFailed:
+		args := []any{"policy", e.Policy, "reason", e.Reason}
+		if e.Stack != "" {
+			args = append(args, "stack", e.Stack)
+		}
+		l.Error("round-robin in place of the dispatch policy", args...)
 	case workers.RecordFailed:
 		l.Error("the record of the workers cannot be written, they leave if this master is killed", "reason", e.Reason)
 	case workers.AcceptPaused:

@@ -28,16 +28,17 @@ const ownerWorkers = "workers"
 
 // offer is what a new master must know to start.
 type offer struct {
-	Generation int             `json:"generation"` // the number of its first one
-	RuntimeDir string          `json:"runtime_dir"`
-	MadeDir    bool            `json:"made_dir"`    // it was made by us
-	DefaultDir bool            `json:"default_dir"` // nobody has named it
-	Listeners  []listener.Spec `json:"listeners"`
-	Upgrades   int             `json:"upgrades"`
-	PIDFile    string          `json:"pid_file"`
-	Override   int             `json:"override"` // workers, as scaled
-	Activated  []activation    `json:"activated,omitempty"`
-	Tickets    *tickets.Record `json:"tickets,omitempty"`
+	Protocol   workers.Versions `json:"protocol"`   // that the predecessor speaks
+	Generation int              `json:"generation"` // the number of its first one
+	RuntimeDir string           `json:"runtime_dir"`
+	MadeDir    bool             `json:"made_dir"`    // it was made by us
+	DefaultDir bool             `json:"default_dir"` // nobody has named it
+	Listeners  []listener.Spec  `json:"listeners"`
+	Upgrades   int              `json:"upgrades"`
+	PIDFile    string           `json:"pid_file"`
+	Override   int              `json:"override"` // workers, as scaled
+	Activated  []activation     `json:"activated,omitempty"`
+	Tickets    *tickets.Record  `json:"tickets,omitempty"`
 }
 
 func (m *master) readOffer() error {
@@ -45,11 +46,8 @@ func (m *master) readOffer() error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, &m.offer); err != nil {
-		return fmt.Errorf("offer of the predecessor: %w", err)
-	}
-	if m.offer.Generation < 1 {
-		return fmt.Errorf("offer of the predecessor: generation %d", m.offer.Generation)
+	if m.offer, err = parseOffer(data); err != nil {
+		return err
 	}
 	m.next = m.offer.Generation
 	m.upgrades = m.offer.Upgrades
@@ -57,10 +55,26 @@ func (m *master) readOffer() error {
 	return nil
 }
 
+// parseOffer refuses one of a predecessor that this release cannot follow. As a
+// rule that one has heard as much from the worker that it started first, but the
+// file on disk may have been replaced since.
+func parseOffer(data []byte) (o offer, err error) {
+	if err := json.Unmarshal(data, &o); err != nil {
+		return o, fmt.Errorf("offer of the predecessor: %w", err)
+	}
+	if ours := workers.Protocol(); !ours.Meets(o.Protocol) {
+		return o, fmt.Errorf("the old master speaks protocol %s, this release %s: %w", o.Protocol, ours, workers.ErrIncompatible)
+	}
+	if o.Generation < 1 {
+		return o, fmt.Errorf("offer of the predecessor: generation %d", o.Generation)
+	}
+	return o, nil
+}
+
 func (m *master) makeOffer() []byte {
 	keys := m.tickets.Record()
 	data, err := json.Marshal(offer{
-		Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), DefaultDir: m.o.RuntimeDir == "", Listeners: m.o.Listeners,
+		Protocol: workers.Protocol(), Generation: m.next, RuntimeDir: m.dir.Path(), MadeDir: m.dir.Made(), DefaultDir: m.o.RuntimeDir == "", Listeners: m.o.Listeners,
 		Upgrades: m.upgrades + 1, PIDFile: m.o.PIDFile, Override: m.pool.Override(), Tickets: &keys,
 		Activated: m.activated,
 	})

@@ -31,12 +31,16 @@ func needsMaster(fields []string) error {
 
 // workerOptions reads what a generation's first worker was started as.
 func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, error) {
-	var asked settings
+	// What its release does not know yet has its default.
+	asked := settings{generationSettings: defaultSettings()}
 	if err := json.Unmarshal(in.Settings, &asked); err != nil {
 		return workers.Options{}, nil, fmt.Errorf("its settings: %w", err)
 	}
 	if fields := m.o.masterSettings.differs(asked.masterSettings); len(fields) > 0 {
 		return workers.Options{}, nil, needsMaster(fields)
+	}
+	if _, err := m.o.policyNamed(asked.Dispatch); err != nil { // code that only a later master has
+		return workers.Options{}, nil, needsMaster([]string{"Dispatch to " + asked.Dispatch})
 	}
 	o := asked.workerOptions(m.cpus)
 	o.Rolling = o.Rolling && !m.anew
@@ -206,9 +210,7 @@ func (m *master) startFirst(ctx context.Context) control.Verdict {
 		m.pool.Restore()
 	}
 	fault.Point("new: committed")
-	if m.orphans = m.openOrphanage(m.pool.Has); m.orphans != nil { // that the old master still waited for
-		m.pool.FosterRest(m.orphans.Orphans)
-	}
+	m.fosterLate()
 	m.takeCharge()
 	fault.Point("new: in charge")
 	return control.Verdict{OK: true, Generation: n}

@@ -44,6 +44,7 @@ type master struct {
 	inherits  bool                        // the lock and the control socket
 	dropped   []socketFile                // of listeners that the predecessor has and this release has not
 	orphans   *orphanage                  // of a master that was killed; nil if there are none
+	unadopted bool                        // there are some, and they are another's to adopt
 	socket    *net.UnixListener
 	leash     *os.File // see openLeash; nil if there is none
 
@@ -147,6 +148,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	m.pool = workers.New(workers.Config{
 		Argv: slices.Clone(os.Args), Dir: workingDir, Stderr: upgrade.Stderr(), Listeners: m.listeners, Workers: m.offer.Override,
 		OnEvent: m.event, OnFailing: m.failing, Account: m.o.account, Options: m.workerOptions,
+		Policies: m.o.policyNamed,
 	})
 	m.openTickets()
 	m.shareTickets()
@@ -218,7 +220,9 @@ func (m *master) claim() error {
 	}
 	if m.pred == nil {
 		fault.Point("crash: locked")
-		m.findOrphans()
+		if err := m.findOrphans(); err != nil {
+			return err
+		}
 		fault.Point("crash: workers came")
 	}
 	if err := m.claimListeners(); err != nil {
@@ -459,7 +463,7 @@ func (m *master) release() {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
 			}
-			if !left {
+			if !left && !m.unadopted {
 				_ = m.dir.RemoveRecord()
 				_ = m.dir.Tidy()
 			}

@@ -16,7 +16,7 @@ import (
 // environment, a non-empty variable wins over the code, and the master logs
 // that it did. When a scalar option is given twice, the last one counts.
 //
-// Options of a generation (Workers, the timeouts, MaxDraining) are in force
+// Options of a generation (Workers, the timeouts, Dispatch) are in force
 // from the moment that the generation serves, so a new binary brings its own
 // with one HUP. Options of the master (Listen, RuntimeDir, PIDFile, User, EnvFile)
 // need a new master: where a new binary changes one, the HUP becomes an

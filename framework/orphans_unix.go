@@ -5,6 +5,7 @@ package framework
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -46,14 +47,22 @@ type orphanage struct {
 }
 
 // findOrphans waits for the workers that the last master has left, if it was
-// killed. This process has the lock, so there is no such master any more.
-func (m *master) findOrphans() {
+// killed. This process has the lock, so there is no such master any more. An error
+// says that they serve on and cannot be taken over.
+func (m *master) findOrphans() error {
 	if err := m.dir.Tidy(); err != nil {
 		m.o.logger.Warn("what the last master has left is in the way", "reason", err.Error())
 	}
-	o := m.openOrphanage(nil)
+	o, err := m.openOrphanage(nil)
+	if errors.Is(err, workers.ErrIncompatible) {
+		m.unadopted = true
+		return fmt.Errorf("%w: %w", ErrIncompatible, err)
+	}
+	if err != nil {
+		m.unadoptable(err)
+	}
 	if o == nil {
-		return
+		return nil
 	}
 	m.orphans = o
 	m.next = max(m.next, o.Next())
@@ -68,14 +77,15 @@ func (m *master) findOrphans() {
 		}
 		m.o.logger.Warn("workers of the last master live and do not come", "workers", ids)
 	}
+	return nil
 }
 
 // openOrphanage finds the workers that are left and not known, and lets them
-// come; nil if there are none.
-func (m *master) openOrphanage(known func(pid int) bool) *orphanage {
+// come; nil if there are none, or none that can be adopted.
+func (m *master) openOrphanage(known func(pid int) bool) (*orphanage, error) {
 	data, err := m.dir.ReadRecord()
 	if data == nil && err == nil {
-		return nil
+		return nil, nil
 	}
 	o := &orphanage{ended: make(chan struct{})}
 	if err == nil {
@@ -83,19 +93,22 @@ func (m *master) openOrphanage(known func(pid int) bool) *orphanage {
 	}
 	if err == nil && len(o.Missing()) == 0 {
 		o.Orphans.Close()
-		return nil
+		return nil, nil
 	}
 	if err == nil {
 		o.socket, err = m.dir.ListenAdopt()
 	}
 	if err != nil {
-		m.o.logger.Error("workers of the last master cannot be adopted", "reason", err.Error())
 		o.Orphans.Close()
-		return nil
+		return nil, err
 	}
 	o.file = fileAt(m.dir.AdoptSocket())
 	go m.meet(o)
-	return o
+	return o, nil
+}
+
+func (m *master) unadoptable(why error) {
+	m.o.logger.Error("workers of the last master cannot be adopted", "reason", why.Error())
 }
 
 // meetAtOnce is how many who connect are heard at a time.
@@ -195,6 +208,17 @@ func (m *master) foster() int {
 	m.o.logger.Info("the workers of the last master serve on", "generation", n)
 	m.takeCharge()
 	return n
+}
+
+// fosterLate adopts those that the predecessor still waited for.
+func (m *master) fosterLate() {
+	o, err := m.openOrphanage(m.pool.Has)
+	if err != nil {
+		m.unadoptable(err)
+	}
+	if m.orphans = o; o != nil {
+		m.pool.FosterRest(o.Orphans)
+	}
 }
 
 // keepRecord begins to write down who the workers are.

@@ -15,12 +15,12 @@ const module = "github.com/baton-go/baton"
 // arrows is what each package may import of ours; a trailing slash stands for
 // all below. What is not listed may import nothing of ours.
 var arrows = map[string][]string{
-	"framework":               {"upgrade", "workers", "listener", "internal/"},
+	"framework":               {"upgrade", "workers", "workers/dispatch", "listener", "internal/"},
 	"upgrade":                 {"internal/fault"},
 	"framework/frameworktest": {"framework", "listener"},
 	"workers":                 {"workers/ipc", "workers/dispatch", "listener"},
 	"cmd/batonctl":            {"internal/"},
-	"integration/":            {"framework", "workers", "listener", "internal/", "integration/"},
+	"integration/":            {"framework", "workers", "workers/dispatch", "listener", "internal/", "integration/"},
 	"examples/":               {"framework", "framework/frameworktest", "listener", "workers", "workers/dispatch"},
 }
 

@@ -163,6 +163,9 @@ func TestBadEnvironmentIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"BATON_IDLE_GRACE", "721h", duration},
 		{"BATON_DRAIN_SPREAD", "721h", duration},
 		{"BATON_MODE", "cluster", "expected single or master"},
+		{"BATON_DISPATCH", "fastest", "expected round-robin, weighted, least-connections or hash"},
+		{"BATON_DISPATCH", "weighted:3,-1", "expected weighted:W,W,... with weights from 0 to 1000"},
+		{"BATON_DISPATCH", "last", "expected round-robin, weighted, least-connections or hash"}, // which this release does not have
 	} {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
 			o := s.runToEnd([]string{tt.name + "=" + tt.value})
@@ -221,6 +224,8 @@ func TestBadOptionIsRefusedBeforeAnythingIsDone(t *testing.T) {
 		{"EnvFile=none", `EnvFile("none")`, "no such file or directory"},
 		{"Logger=nil", "Logger(nil)", "expected a logger"},
 		{"HTTPServer=nil", "HTTPServer(nil)", "expected a function"},
+		{"Dispatch=nil", "Dispatch(nil)", "expected a policy, such as"},
+		{"Dispatch=forged", "Dispatch(hash)", "expected a name of its own"},
 		{"StopOn=nil", "StopOn(nil)", "expected a context"},
 		{"OnEvent=nil", "OnEvent(nil)", "expected a function"},
 		{"OnListen=nil", "OnListen(nil)", "expected a function"},

@@ -24,6 +24,11 @@
 // over it init hears which of them counts now and passes signals on, and its end
 // says that none is left. What init does when is a table, in course_linux.go.
 //
-// The package knows nothing of what it hands over. It promises no
-// compatibility before v1.
+// The package knows nothing of what it hands over. Both processes may be of
+// different releases: what the package itself says never changes, neither to a new
+// process nor to init, and a new message goes only to who is known to understand
+// it. Whether the new process understands the rest it decides by the offer, before
+// it does anything: Predecessor.Refuse tells why it ends.
+//
+// It promises no compatibility of its API before v1.
 package upgrade

@@ -213,8 +213,10 @@ func isChild(pid int) bool {
 	return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == nil
 }
 
-// panicked is what Go programs exit with when they panic.
-const panicked = 2
+const (
+	panicked = 2  // what Go programs exit with when they panic
+	tempFail = 75 // EX_TEMPFAIL: something is in the way that may pass
+)
 
 func (i *initProcess) ended(ws syscall.WaitStatus) {
 	reason, e := "exit status "+strconv.Itoa(ws.ExitStatus()), sawExit
@@ -223,7 +225,7 @@ func (i *initProcess) ended(ws syscall.WaitStatus) {
 	case ws.Signaled():
 		reason, e = "signal: "+ws.Signal().String(), sawCrash
 		i.status = 128 + int(ws.Signal())
-	case i.status == panicked:
+	case i.status == panicked, i.status == tempFail && i.served:
 		e = sawCrash
 	}
 	i.dead(reason, e)

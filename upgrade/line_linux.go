@@ -14,10 +14,11 @@ import (
 // them is left.
 //
 // Init is the oldest process of the container, so what is said here must be
-// understood by every later release: a message is a version, a type and, with a
-// signal, its number. What is not known is ignored.
+// understood by every release, earlier ones included: a message is a mark, a type
+// and, with a signal, its number. A later release may say more, in further types or
+// bytes. What is not known is ignored.
 const (
-	lineVersion = 1
+	lineVersion = 1 // as a mark: it never changes
 	lineSize    = 3
 
 	lineSignal byte = 0x10 // to the master

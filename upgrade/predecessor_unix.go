@@ -50,6 +50,10 @@ func (p *Predecessor) listen() {
 	defer close(p.lost)
 	for {
 		m, err := recv(p.c)
+		if errors.Is(err, errWire) {
+			p.wants = err
+			return
+		}
 		if err != nil {
 			p.wants = fmt.Errorf("the predecessor is gone: %w", err)
 			return

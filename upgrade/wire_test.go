@@ -141,7 +141,7 @@ func TestMalformedMessages(t *testing.T) {
 		files       int
 		want        string
 	}{
-		{"version", "\x01\x02\x00\x00\x00\x00\x00\x00", 1, "version 2"},
+		{"version", "\x01\x02\x00\x00\x00\x00\x00\x00", 1, "malformed message: of version 2, expected 1"},
 		{"too long", "\x01\x01\x00\x00\x01\x00\x00\x04", 0, "malformed"},
 		{"files announced and not sent", "\x04\x01\x02\x00\x00\x00\x00\x00", 1, "files are missing"},
 		{"files sent and not announced", "\x04\x01\x00\x00\x00\x00\x00\x00", 2, "files are missing"},

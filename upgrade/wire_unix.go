@@ -16,7 +16,8 @@ import (
 )
 
 // Messages between the two processes, on a stream socket: a header, then the
-// payload; files ride on the header.
+// payload; files ride on the header. They may be of different releases, so the
+// header and the numbers are for ever.
 const (
 	msgOffer    byte = 1 + iota // old: opaque, for the new one to start with
 	msgPrepared                 // new: ready to take over
@@ -32,7 +33,7 @@ const (
 
 const (
 	headerSize  = 8 // type u8, version u8, files u16, length u32
-	wireVersion = 1
+	wireVersion = 1 // as a mark: it never changes
 	maxPayload  = 64 << 20
 	maxFiles    = 253 // SCM_MAX_FD
 )
@@ -151,7 +152,7 @@ func recv(c *net.UnixConn) (message, error) {
 	length := binary.LittleEndian.Uint32(head[4:])
 	switch {
 	case head[1] != wireVersion:
-		err = fmt.Errorf("handover socket: version %d, expected %d", head[1], wireVersion)
+		err = fmt.Errorf("%w: of version %d, expected %d", errWire, head[1], wireVersion)
 	case flags&unix.MSG_CTRUNC != 0 || int(binary.LittleEndian.Uint16(head[2:])) != len(m.files):
 		err = fmt.Errorf("handover socket: files are missing, is the limit of open files too low?")
 	case length > maxPayload:

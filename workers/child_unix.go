@@ -45,6 +45,7 @@ type child struct {
 	entrusted bool   // it can live on without a master
 
 	heard      uint64   // messages that are sent once; the reader's
+	later      bool     // it speaks a version after ours; the reader's
 	keys       []string // of its listeners, in its order; nil: ours
 	readerDone chan struct{}
 }
@@ -82,6 +83,11 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 	if f.Type == msgReturn {
 		return p.returned(c, f)
 	}
+	if f.Type >= msgLater && c.later {
+		fds := append([]int(nil), f.Files...)
+		go closeForeign(fds)
+		return nil
+	}
 	if len(f.Files) > 0 {
 		// No other message of a worker carries files. Off this goroutine, for a
 		// socket among them may linger.
@@ -103,6 +109,7 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		if err != nil {
 			return err
 		}
+		c.later = in.Protocol.Newest > protocol.Newest
 		p.once(c, f.Type, func() { p.introduced(c, in) })
 	case msgReady:
 		p.once(c, f.Type, func() { p.isReady(c) })

@@ -337,7 +337,7 @@ func TestNewGenerationTakesWhatTheOldCouldNot(t *testing.T) {
 	next := newLedger(2)
 	b := newFar(t, d, 1, next)
 	defer func() { closeAll(d, []*far{b}) }()
-	d.serve([]*window{b.w}, next, nil)
+	d.serve([]*window{b.w}, next, nil, rule{})
 	want(t, "the new generation got", b.recv(), []uint64{1, 2, 3})
 	checkLedger(t, old, 0)
 	checkLedger(t, next, 3)

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -41,18 +42,17 @@ type held struct {
 // do not wait, and descriptors are closed after it.
 type dispatcher struct {
 	mu        sync.Mutex
-	policy    dispatch.Policy
-	targets   []*window         // of the serving generation, by slot
-	views     []dispatch.Worker // what the policy sees of targets
-	queue     []held            // waiting for a target: redispatched, or left over
-	serving   *ledger           // of the serving generation
-	reserved  int               // room promised to accept loops
-	closed    bool              // no room any more: frozen or stopped
-	ending    bool              // workers keep what they have
-	adopts    []bool            // per listener: the serving generation takes what is handed off
-	returning []returning       // offered by workers that drain, in the order they came
-	impatient bool              // a timer of losePatience runs
-	held      int               // no room for a moment: somebody else needs descriptors
+	choice    choice
+	targets   []*window   // of the serving generation, by slot
+	queue     []held      // waiting for a target: redispatched, or left over
+	serving   *ledger     // of the serving generation
+	reserved  int         // room promised to accept loops
+	closed    bool        // no room any more: frozen or stopped
+	ending    bool        // workers keep what they have
+	adopts    []bool      // per listener: the serving generation takes what is handed off
+	returning []returning // offered by workers that drain, in the order they came
+	impatient bool        // a timer of losePatience runs
+	held      int         // no room for a moment: somebody else needs descriptors
 	nextID    uint64
 	room      chan struct{} // closed when there may be room again
 	waiting   bool          // somebody waits for that
@@ -67,9 +67,11 @@ type window struct {
 	slot    int
 	numbers []uint16 // that the worker knows our listeners by; nil: by ours
 	size    int
-	unacked []held // oldest first
-	batch   []held // assigned in this round, not sent yet
-	closing []int  // acknowledged: the master's descriptors to close
+	unacked []held   // oldest first
+	batch   []held   // assigned in this round, not sent yet
+	closing []int    // acknowledged: the master's descriptors to close
+	page    *os.File // its counters; may be nil
+	weight  int
 
 	stalled    bool      // does not answer
 	blocked    time.Time // until then it gets nothing: its socket or its descriptors are full
@@ -91,7 +93,7 @@ const (
 )
 
 func newDispatcher(p dispatch.Policy) *dispatcher {
-	return &dispatcher{policy: p, nextID: 1, room: make(chan struct{})}
+	return &dispatcher{choice: newChoice(p), nextID: 1, room: make(chan struct{})}
 }
 
 func (d *dispatcher) newWindow(c *ipc.Conn, slot int, l *ledger) *window {
@@ -106,13 +108,14 @@ func (w *window) free(now time.Time) int {
 	return max(0, w.size-len(w.unacked)-len(w.batch))
 }
 
-// serve makes ws the targets, in one step. l is their generation's ledger, and
-// adopts says from which listeners it takes what is handed off.
-func (d *dispatcher) serve(ws []*window, l *ledger, adopts []bool) {
+// serve makes ws the targets, in one step. l is their generation's ledger,
+// adopts says from which listeners it takes what is handed off, and r whom its
+// connections go to.
+func (d *dispatcher) serve(ws []*window, l *ledger, adopts []bool, r rule) {
 	d.mu.Lock()
 	d.targets = slices.Clone(ws)
 	slices.SortFunc(d.targets, func(a, b *window) int { return a.slot - b.slot })
-	d.views = make([]dispatch.Worker, len(d.targets))
+	d.follow(r)
 	d.serving, d.adopts = l, adopts
 	lost := d.refuseLost()
 	d.flush()
@@ -163,20 +166,14 @@ func (d *dispatcher) take(fds []int, listener int) {
 func (d *dispatcher) flush() {
 	now := time.Now()
 	for d.admit(); len(d.queue) > 0 && len(d.targets) > 0 && !d.closed; d.admit() {
-		for i, w := range d.targets {
-			d.views[i] = dispatch.Worker{Slot: w.slot, Free: w.free(now), Open: len(w.unacked)}
-		}
+		d.look(now)
 		assigned := 0
-		for _, h := range d.queue {
-			i := d.policy.Pick(dispatch.Conn{Listener: int(h.listener), ID: h.id}, d.views)
-			if i < 0 || i >= len(d.views) || d.views[i].Free <= 0 {
-				// All full; or a policy that picks what has no room, which
-				// must not be able to overfill a window.
-				break
+		for i := range d.queue {
+			w := d.choose(&d.queue[i], now)
+			if w == nil {
+				break // all full
 			}
-			d.views[i].Free--
-			w := d.targets[i]
-			w.batch = append(w.batch, h)
+			w.batch = append(w.batch, d.queue[i])
 			assigned++
 		}
 		if assigned == 0 {

@@ -75,8 +75,18 @@
 //
 // These state machines are tables; a move that is not listed panics.
 //
+// # When two builds meet
+//
+// A master may have workers of another build, hand over to one, or find what one
+// has left. What they say to each other has a version, [ProtocolVersion], and a
+// build speaks a range of them: see [Versions]. Each tells its own in what it says
+// first, and a record and a handover those of their workers, too. Where there is
+// none in common, the error wraps [ErrIncompatible] and names both, and it comes
+// before anybody is welcomed, adopted or bound. A generation that speaks a later
+// version than its master takes a new one ([ErrNeedsMaster]).
+//
 // # Compatibility
 //
 // The package can be used alone, but serves the framework first: it promises
-// no compatibility before v1.
+// no compatibility of its API before v1.
 package workers

@@ -141,6 +141,15 @@ type WorkerAdopted struct {
 	Draining bool // it serves no more
 }
 
+// PolicyFailed: the dispatch policy cannot be found, answers with what is of no
+// use (told once), or has panicked. Round-robin does its work: for such an answer,
+// or for good.
+type PolicyFailed struct {
+	Policy string
+	Reason string
+	Stack  string // of a panic
+}
+
 // RecordFailed: the record of the pool cannot be written. Until it can, workers
 // that are started leave when their master is killed.
 type RecordFailed struct{ Reason string }
@@ -172,6 +181,7 @@ func (GenerationRefused) event() {}
 func (GenerationDrained) event() {}
 func (GenerationFailing) event() {}
 func (WorkerAdopted) event()     {}
+func (PolicyFailed) event()      {}
 func (RecordFailed) event()      {}
 func (AcceptPaused) event()      {}
 func (AcceptResumed) event()     {}

@@ -140,7 +140,7 @@ func newTestDispatcher(t testing.TB, p dispatch.Policy, workers int) (*dispatche
 		fars = append(fars, a)
 		ws = append(ws, a.w)
 	}
-	d.serve(ws, l, nil)
+	d.serve(ws, l, nil, rule{})
 	t.Cleanup(func() { closeAll(d, fars) })
 	return d, fars
 }

@@ -129,7 +129,7 @@ func (p *Pool) foster(m *orphan, state GenerationState) *generation {
 	m.binary = nil
 	g := &generation{
 		number: gs.Number, state: state, binary: binary, env: m.env, options: gs.Options,
-		ledger: newLedger(gs.Number), wanted: max(gs.Wanted, 1), slots: map[int]*slot{}, introduced: true,
+		ledger: newLedger(gs.Number), wanted: max(gs.Wanted, 1), weights: gs.Weights, slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
 		born: gs.Born, served: gs.Served, drained: gs.Drained, outcome: gs.Outcome,
 	}
 	if state == GenerationIsDraining && g.drained.IsZero() {
@@ -149,17 +149,17 @@ func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
 	c := &child{
 		started: started{proc: m.proc, conn: m.conn, page: m.page, crash: m.crash, nonce: ws.Nonce},
 		id:      ID{Generation: g.number, Slot: ws.Slot}, gen: g, state: state, born: ws.Born, ready: ws.Ready,
-		start: ws.Start, entrusted: true, readerDone: make(chan struct{}),
+		start: ws.Start, entrusted: true, later: g.speaks.Newest > protocol.Newest, readerDone: make(chan struct{}),
 	}
 	if m.binary != nil {
 		m.binary.Close() // the generation has one
 	}
 	c.window = p.d.newWindow(c.conn, ws.Slot, g.ledger)
-	c.window.dispatched, c.window.fostered = ws.Dispatched, true
+	c.window.page, c.window.dispatched, c.window.fostered = c.page, ws.Dispatched, true
 	c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 	g.slot(ws.Slot).restarts = ws.Restarts
 	g.children = append(g.children, c)
-	c.say(msgAdopted, nil)
+	c.say(msgAdopted, encode(takeover{Protocol: protocol}))
 	p.tell(c)
 	p.emit(WorkerAdopted{Worker: c.id, PID: c.proc.pid, Draining: state == WorkerIsDraining || g.state == GenerationIsDraining})
 	go p.read(c, c.readerDone)

@@ -17,11 +17,13 @@ type generation struct {
 	binary   *Binary
 	env      []string
 	options  Options
+	speaks   Versions // since it is introduced
 	ledger   *ledger
 	wanted   int // workers, in slots from 1 on
 	ceded    int // of these slots to the generation that replaces it
 	children []*child
 	slots    map[int]*slot
+	weights  map[int]int // of slots, as an operator has set them
 
 	born, served, drained time.Time
 	introduced            bool // its first worker has told its options
@@ -168,10 +170,11 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 		restart: s.restarts > 0 || replaces != nil, replaces: replaces,
 		readerDone: make(chan struct{}),
 	}
+	c.window.page = c.page
 	g.children = append(g.children, c)
 	p.emit(WorkerForked{Worker: c.id, PID: c.proc.pid, Restart: c.restart})
 	c.say(msgHello, encode(greeting{
-		Version: ProtocolVersion, Nonce: c.nonce, Generation: g.number, Slot: n,
+		Protocol: protocol, Nonce: c.nonce, Generation: g.number, Slot: n,
 		Listeners: p.listeners, Committed: g.state == GenerationIsServing,
 	}))
 	if p.frozen {

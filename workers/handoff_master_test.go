@@ -68,7 +68,7 @@ func nextGeneration(t *testing.T, d *dispatcher, adopts ...bool) (*far, *ledger)
 	l := newLedger(d.serving.generation + 1)
 	a := newFar(t, d, 1, l)
 	t.Cleanup(func() { closeAll(d, []*far{a}) })
-	d.serve([]*window{a.w}, l, adopts)
+	d.serve([]*window{a.w}, l, adopts, rule{})
 	return a, l
 }
 
@@ -111,7 +111,7 @@ func TestOfferThatNobodyWouldTakeIsKept(t *testing.T) {
 	old.answersTo(1, msgKeep, keptUnadopted)
 	old.offer(2, 7)
 	old.answersTo(2, msgKeep, keptUnadopted)
-	d.serve(nil, d.serving, []bool{true, false}) // its workers are dead
+	d.serve(nil, d.serving, []bool{true, false}, rule{}) // its workers are dead
 	old.offer(3, 0)
 	old.answersTo(3, msgKeep, keptUnserved)
 	nextGeneration(t, d, true, false)

@@ -19,7 +19,7 @@ import (
 // because the upgrade failed, or its process ends without touching a worker.
 
 type handover struct {
-	Version     int                `json:"version"`
+	Protocol    Versions           `json:"protocol"` // that can read it
 	NextID      uint64             `json:"next_id"`
 	Override    int                `json:"override"`
 	Accepted    map[string]uint64  `json:"accepted"` // by listener key
@@ -29,18 +29,20 @@ type handover struct {
 }
 
 type generationRecord struct {
-	Number  int             `json:"number"`
-	State   GenerationState `json:"state"`
-	Binary  Binary          `json:"binary"`
-	Env     []string        `json:"env"`
-	Options Options         `json:"options"`
-	Wanted  int             `json:"wanted"`
-	Ledger  LedgerStatus    `json:"ledger"`
-	Born    time.Time       `json:"born"`
-	Served  time.Time       `json:"served"`
-	Drained time.Time       `json:"drained"`
-	Outcome Drained         `json:"outcome"`
-	Workers []childRecord   `json:"workers"`
+	Number   int             `json:"number"`
+	State    GenerationState `json:"state"`
+	Protocol Versions        `json:"protocol"` // that its workers speak
+	Binary   Binary          `json:"binary"`
+	Env      []string        `json:"env"`
+	Options  Options         `json:"options"`
+	Wanted   int             `json:"wanted"`
+	Weights  map[int]int     `json:"weights,omitempty"`
+	Ledger   LedgerStatus    `json:"ledger"`
+	Born     time.Time       `json:"born"`
+	Served   time.Time       `json:"served"`
+	Drained  time.Time       `json:"drained"`
+	Outcome  Drained         `json:"outcome"`
+	Workers  []childRecord   `json:"workers"`
 }
 
 type childRecord struct {
@@ -77,8 +79,6 @@ type heldRecord struct {
 	Listener   string    `json:"listener"` // key
 	Generation int       `json:"generation"`
 }
-
-const handoverVersion = 1
 
 // freezeTimeout bounds the wait for the readers of a pool that freezes.
 const freezeTimeout = 2 * time.Second
@@ -191,7 +191,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		}
 		return out
 	}
-	h := handover{Version: handoverVersion, NextID: p.d.nextID, Override: p.override, Accepted: map[string]uint64{}, Drained: p.drained}
+	h := handover{Protocol: protocol, NextID: p.d.nextID, Override: p.override, Accepted: map[string]uint64{}, Drained: p.drained}
 	for i, a := range p.acceptors {
 		h.Accepted[a.key] = p.d.accepted[i]
 	}
@@ -227,7 +227,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 // record describes g without its workers and its environment.
 func (g *generation) record() generationRecord {
 	return generationRecord{
-		Number: g.number, State: g.state, Binary: *g.binary, Options: g.options, Wanted: g.wanted,
+		Number: g.number, State: g.state, Protocol: g.speaks, Binary: *g.binary, Options: g.options, Wanted: g.wanted, Weights: g.weights,
 		Ledger: g.ledger.status(0), Born: g.born, Served: g.served, Drained: g.drained,
 		Outcome: g.outcome,
 	}
@@ -284,9 +284,9 @@ func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
 		in.Close()
 		return nil, fmt.Errorf("handover: %w", err)
 	}
-	if in.state.Version != handoverVersion {
+	if !protocol.Meets(in.state.Protocol) {
 		in.Close()
-		return nil, fmt.Errorf("handover has version %d, expected %d", in.state.Version, handoverVersion)
+		return nil, fmt.Errorf("handover is of protocol %s, this master speaks %s: %w", in.state.Protocol, protocol, ErrIncompatible)
 	}
 	want := filesOf(in.state.Queue)
 	for _, g := range in.state.Generations {
@@ -301,6 +301,10 @@ func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
 		if g.State != GenerationIsServing && g.State != GenerationIsDraining {
 			in.Close()
 			return nil, fmt.Errorf("handover describes generation %d with state %d", g.Number, g.State)
+		}
+		if !protocol.Meets(g.Protocol) {
+			in.Close()
+			return nil, fmt.Errorf("generation %d speaks protocol %s, this master %s: %w", g.Number, g.Protocol, protocol, ErrIncompatible)
 		}
 	}
 	if want != len(files) {
@@ -404,7 +408,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 	for _, gs := range in.state.Generations {
 		g := &generation{
 			number: gs.Number, state: gs.State, binary: adoptBinary(gs.Binary, next()), ledger: ledgers[gs.Number],
-			options: gs.Options, wanted: gs.Wanted, env: gs.Env, slots: map[int]*slot{}, introduced: true,
+			options: gs.Options, wanted: gs.Wanted, weights: gs.Weights, env: gs.Env, slots: map[int]*slot{}, introduced: true, speaks: gs.Protocol,
 			born: gs.Born, served: gs.Served, drained: gs.Drained, outcome: gs.Outcome,
 		}
 		for _, ws := range gs.Workers {
@@ -425,8 +429,10 @@ func (p *Pool) adopt(in *Inheritance) error {
 				started: started{proc: proc, conn: conn, page: page, crash: crash, nonce: ws.Nonce},
 				id:      ID{Generation: g.number, Slot: ws.Slot}, gen: g, state: ws.State, born: ws.Born, ready: ws.Ready,
 				drainBy: ws.DrainBy, expected: ws.Expected, reason: ws.Reason, report: ws.Report, entrusted: ws.Entrusted, readerDone: make(chan struct{}),
+				later: g.speaks.Newest > protocol.Newest,
 			}
 			c.window = p.d.newWindow(conn, ws.Slot, g.ledger)
+			c.window.page = page
 			c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 			c.window.unacked, c.window.dispatched, c.window.brought = unacked, ws.Dispatched, ws.Brought
 			c.window.fostered = ws.Fostered
@@ -459,6 +465,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 		for _, c := range g.children {
 			go p.read(c, c.readerDone)
 			go p.watch(c)
+			c.say(msgAdopted, encode(takeover{Protocol: protocol}))
 			p.tell(c)
 		}
 		p.settle(g)

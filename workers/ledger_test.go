@@ -82,7 +82,7 @@ func history(t *testing.T, r *rand.Rand) {
 		for _, a := range targets {
 			ws = append(ws, a.w)
 		}
-		d.serve(ws, ledgers[len(ledgers)-1], slices.Clone(adopts))
+		d.serve(ws, ledgers[len(ledgers)-1], slices.Clone(adopts), rule{})
 	}
 	born := func() *far {
 		a := newFar(t, d, nextSlot, ledgers[len(ledgers)-1])

@@ -249,7 +249,7 @@ func (w *Worker) present() (*ipc.Conn, bool, error) {
 	defer context.AfterFunc(w.ctx, func() { _ = conn.Shutdown() })()
 	e.mu.Lock()
 	serves := e.listeners != nil
-	p := presence{Version: ProtocolVersion, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !serves}
+	p := presence{Protocol: protocol, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !serves}
 	err = conn.TrySend(msgPresent, encode(p), slices.Concat(e.files, e.listeners)) // into an empty socket
 	e.mu.Unlock()
 	if err == nil {

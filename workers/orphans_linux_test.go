@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -45,9 +46,9 @@ func newLegacy(t *testing.T) *legacy {
 	fd := listening(t, l)
 	defer unix.Close(fd)
 	g.record = poolRecord{
-		Version: poolRecordVersion, Next: 5,
+		Protocol: protocol, Next: 5,
 		Listeners: []listenerRecord{{Key: "tcp|a", Spec: l.Spec(), Bound: l.Addr().String(), Cookie: cookie(fd)}},
-		Generations: []generationRecord{{Number: 3, State: GenerationIsServing, Wanted: 2, Workers: []childRecord{{
+		Generations: []generationRecord{{Number: 3, State: GenerationIsServing, Protocol: protocol, Wanted: 2, Workers: []childRecord{{
 			Listeners: []string{"tcp|a"}, Slot: 2, PID: os.Getpid(), Start: start, Nonce: "secret", State: WorkerServing,
 			Page: identify(g.page), Crash: identify(g.crash),
 		}}}},
@@ -91,7 +92,7 @@ func (g *legacy) open() *Orphans {
 }
 
 func (g *legacy) presence() presence {
-	return presence{Version: ProtocolVersion, Nonce: "secret", Generation: 3, Slot: 2}
+	return presence{Protocol: protocol, Nonce: "secret", Generation: 3, Slot: 2}
 }
 
 // files are those of a worker that serves; they are the caller's.
@@ -197,7 +198,7 @@ func TestWhoIsNoWorkerOfADeadMasterIsTurnedAway(t *testing.T) {
 		"no nonce":                  altered(func(p *presence) { p.Nonce = "" }),
 		"wrong generation":          altered(func(p *presence) { p.Generation = 4 }),
 		"wrong slot":                altered(func(p *presence) { p.Slot = 1 }),
-		"newer protocol":            altered(func(p *presence) { p.Version++ }),
+		"another protocol":          altered(func(p *presence) { p.Protocol = Versions{Newest: 3, Oldest: 2} }),
 		"drains, and has listeners": altered(func(p *presence) { p.Draining = true }),
 		"another message":           func(g *legacy) (uint8, []byte, []int) { return msgAck, appendID(nil, 1), nil },
 		"garbage":                   func(g *legacy) (uint8, []byte, []int) { return msgPresent, []byte("{"), g.files() },
@@ -295,7 +296,7 @@ func TestSilentWorkerIsTurnedAway(t *testing.T) {
 }
 
 func TestBadRecordsAreRefused(t *testing.T) {
-	for _, data := range []string{"", "null", "{", `{"version":2}`, `[]`} {
+	for _, data := range []string{"", "{", `{"pid":"1"}`, `[]`} {
 		if o, err := ReadRecord([]byte(data), nil); err == nil || !strings.Contains(err.Error(), "record of the dead master") {
 			t.Errorf("%q: %v, %v", data, o, err)
 		}
@@ -337,5 +338,52 @@ func TestAbandonedAreOnlyTheDeadMastersOwn(t *testing.T) {
 	got := o.Abandoned([]string{"c"})
 	if len(got) != 1 || got[0].Address != "/run/a" {
 		t.Errorf("%v are abandoned, want /run/a alone", got)
+	}
+}
+
+func TestRecordOfVersion1IsRead(t *testing.T) {
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := ReadRecord(fmt.Appendf(nil, recordOfVersion1, os.Getpid(), start), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if ids := o.Missing(); len(ids) != 1 || ids[0] != (ID{3, 2}) || o.Next() != 5 || o.Bound("tcp|a") != "127.0.0.1:80" || o.record.Override != 3 {
+		t.Errorf("%v of %+v", ids, o.record)
+	}
+}
+
+// Workers that live decide whether a record that this build cannot act on matters.
+func TestRecordOfAnotherProtocol(t *testing.T) {
+	two := Versions{Newest: 2, Oldest: 2}
+	for _, tt := range []struct {
+		name string
+		f    func(*poolRecord)
+		err  bool
+	}{
+		{"its workers serve", func(r *poolRecord) { r.Generations[0].Protocol = two }, true},
+		{"its workers are ready", func(r *poolRecord) {
+			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = two, WorkerIsReady
+		}, true},
+		{"they drain", func(r *poolRecord) {
+			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = two, WorkerIsDraining
+		}, false},
+		{"they are dead", func(r *poolRecord) { r.Generations[0].Protocol, r.Generations[0].Workers[0].Start = two, 1 }, false},
+		{"it cannot be read", func(r *poolRecord) { r.Protocol = two }, true},
+		{"it cannot be read, and nobody lives", func(r *poolRecord) { r.Protocol, r.Generations[0].Workers = two, nil }, false},
+	} {
+		g := newLegacy(t)
+		tt.f(&g.record)
+		o, err := ReadRecord(encode(g.record), nil)
+		switch {
+		case tt.err && (!errors.Is(err, ErrIncompatible) || !strings.Contains(err.Error(), "speaks protocol 2, this release 1: no version is common to both")):
+			t.Errorf("%s: %v", tt.name, err)
+		case !tt.err && (err != nil || len(o.Missing()) != 0):
+			t.Errorf("%s: %v, %v", tt.name, o, err)
+		}
+		o.Close()
 	}
 }

@@ -66,16 +66,20 @@ var ErrStranger = errors.New("not a worker of the master that died")
 // ReadRecord finds the workers that are named in the record of a dead master and
 // are alive. A worker for which known is true is somebody's already; known may
 // be nil.
+//
+// The error wraps ErrIncompatible if some of them serve and speak no protocol that
+// this build does. Of those that drain, such ones are left to themselves.
 func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 	o := &Orphans{uid: os.Geteuid(), sockets: map[string]*os.File{}}
 	if err := json.Unmarshal(data, &o.record); err != nil {
 		return nil, fmt.Errorf("record of the dead master: %w", err)
 	}
-	if o.record.Version != poolRecordVersion {
-		return nil, fmt.Errorf("record of the dead master has version %d, expected %d", o.record.Version, poolRecordVersion)
-	}
+	readable := protocol.Meets(o.record.Protocol)
 	seen := map[int]bool{}
 	for _, g := range o.record.Generations {
+		if !readable {
+			g.Protocol = o.record.Protocol
+		}
 		workers := g.Workers
 		g.Workers = nil
 		for _, w := range workers {
@@ -87,7 +91,16 @@ func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 			if err != nil {
 				continue
 			}
-			o.missing = append(o.missing, &orphan{gen: g, rec: w, proc: proc})
+			if protocol.Meets(g.Protocol) {
+				o.missing = append(o.missing, &orphan{gen: g, rec: w, proc: proc})
+				continue
+			}
+			proc.close()
+			if w.State < WorkerIsDraining {
+				o.Close()
+				return nil, fmt.Errorf("worker %d.%d of the last master, pid %d, speaks protocol %s, this release %s: %w",
+					g.Number, w.Slot, w.PID, g.Protocol, protocol, ErrIncompatible)
+			}
 		}
 	}
 	return o, nil
@@ -257,8 +270,8 @@ func (o *Orphans) hear(m *orphan, conn *ipc.Conn) error {
 	case err != nil:
 	case f.Type != msgPresent || f.Missing > 0:
 		err = errProtocol
-	case p.Version > ProtocolVersion:
-		err = errNewerProtocol
+	case !protocol.Meets(p.Protocol):
+		err = fmt.Errorf("it speaks protocol %s, this master %s: %w", p.Protocol, protocol, ErrIncompatible)
 	case p.Nonce != m.rec.Nonce || p.Generation != m.gen.Number || p.Slot != m.rec.Slot:
 		err = ErrStranger
 	default:

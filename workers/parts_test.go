@@ -182,11 +182,13 @@ func TestHandoverIsCheckedAndFilesAreClosed(t *testing.T) {
 	}
 	nothing := func(*childRecord) {}
 	generation := func(s GenerationState, ws []childRecord) handover {
-		return handover{Version: handoverVersion, Generations: []generationRecord{{Number: 1, State: s, Workers: ws}}}
+		return handover{Protocol: protocol, Generations: []generationRecord{{Number: 1, State: s, Protocol: protocol, Workers: ws}}}
 	}
 	good := generation(GenerationIsServing, worker(nothing))
 	newer := good
-	newer.Version++
+	newer.Protocol = Versions{Newest: 3, Oldest: 2}
+	other := generation(GenerationIsServing, worker(nothing))
+	other.Generations[0].Protocol = Versions{Newest: 3, Oldest: 2}
 	for _, tt := range []struct {
 		name, want string
 		data       []byte
@@ -194,7 +196,8 @@ func TestHandoverIsCheckedAndFilesAreClosed(t *testing.T) {
 	}{
 		{"good", "", encode(good), 1 + filesPerChild},
 		{"no JSON", "handover:", []byte("{"), 3},
-		{"newer", "version 2", encode(newer), 1 + filesPerChild},
+		{"newer", "protocol 2 to 3, this master speaks 1", encode(newer), 1 + filesPerChild},
+		{"of others", "generation 1 speaks protocol 2 to 3, this master 1", encode(other), 1 + filesPerChild},
 		{"a file too few", "5 files and has 4", encode(good), filesPerChild},
 		{"a file too many", "5 files and has 6", encode(good), 2 + filesPerChild},
 		{"a starting worker", "state 0", encode(generation(GenerationIsServing, worker(func(c *childRecord) { c.State = WorkerStarting }))), 5},

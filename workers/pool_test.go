@@ -189,6 +189,7 @@ func TestLivePoolIsHandedOver(t *testing.T) {
 	p := newTestPool(t, l, testOptions)
 	p.commit(1)
 	held := p.echo()
+	_ = p.do(func() { p.serving.weights = map[int]int{2: 5} }) // as SetWeights does
 	if err := p.Freeze(); err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +238,7 @@ func TestLivePoolIsHandedOver(t *testing.T) {
 	}
 	defer between.Close()
 	_ = between.SetDeadline(time.Now().Add(patience))
+	_ = q.do(func() { wantWeights(t, "adopted", q.find(1).weights, map[int]int{2: 5}) })
 	if s, err := q.Status(); err != nil || s.Accepting || s.Listeners[0].Accepted > 2 {
 		t.Errorf("before the commit: %+v, %v", s, err)
 	}

@@ -26,7 +26,6 @@ type Config struct {
 	Stderr    *os.File             // theirs once they are ready; nil: os.Stderr
 	Listeners []*listener.Listener // owned by the caller, accepted on by the pool
 	Workers   int                  // as an operator has set them for an earlier pool; 0: as the release says
-	Policy    dispatch.Policy      // nil: round-robin
 	OnEvent   func(Event)          // may be nil
 	OnFailing func(generation int) // a young one crashes too often; must not block; may be nil
 
@@ -34,6 +33,9 @@ type Config struct {
 	// generation's options and the environment of its workers, which may depend
 	// on their number, or an error for which the generation is refused.
 	Options func(Intro) (Options, []string, error)
+
+	// Policies finds what Options.Dispatch names; nil: dispatch.Parse.
+	Policies func(name string) (dispatch.Policy, error)
 }
 
 // Pool supervises workers and hands connections to them. Its state belongs to
@@ -74,6 +76,7 @@ type Pool struct {
 	record      recording
 	noOrphans   bool     // the service ends
 	orphans     *Orphans // of a master that died, for those that come late; may be nil
+	policy      string   // that the dispatcher was given last
 	previous    *release // that served before; nil if there is none to go back to
 	drained     Drained  // by all workers that ever drained
 }
@@ -89,13 +92,15 @@ func New(cfg Config) *Pool {
 	if cfg.Stderr == nil {
 		cfg.Stderr = os.Stderr
 	}
-	if cfg.Policy == nil {
-		cfg.Policy = dispatch.RoundRobin()
+	if cfg.Policies == nil {
+		cfg.Policies = dispatch.Parse
 	}
+	policy := dispatch.RoundRobin()
 	p := &Pool{
-		cfg: cfg, d: newDispatcher(cfg.Policy), reserve: newReserve(), stderr: newForward(os.Stderr),
+		cfg: cfg, policy: policy.Name(), d: newDispatcher(policy), reserve: newReserve(), stderr: newForward(os.Stderr),
 		posts: make(chan func(), 256), ended: make(chan struct{}), events: newEmitter(cfg.OnEvent), override: cfg.Workers,
 	}
+	p.d.choice.failed = func(e PolicyFailed) { p.emit(e) }
 	p.record.done = make(chan struct{})
 	p.d.accepted = make([]uint64, len(cfg.Listeners))
 	specs := make([]listener.Spec, len(cfg.Listeners))
@@ -349,7 +354,7 @@ func (p *Pool) retarget() {
 			adopts[i] = true
 		}
 	}
-	p.d.serve(ws, p.serving.ledger, adopts)
+	p.d.serve(ws, p.serving.ledger, adopts, p.rule(p.serving))
 }
 
 // Scale sets the number of workers, and keeps it through reloads.

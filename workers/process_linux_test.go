@@ -223,11 +223,11 @@ func TestWorkerProcess(t *testing.T) {
 		return f.Payload
 	}
 	say(msgHello, greeting{
-		Version: ProtocolVersion, Nonce: s.nonce, Generation: 4, Slot: 2,
+		Protocol: protocol, Nonce: s.nonce, Generation: 4, Slot: 2,
 		Listeners: []ListenerInfo{{Name: "l", Network: "tcp", Address: "127.0.0.1:80"}},
 	})
 	in, err := decode[Intro](hear(msgIntro))
-	if err != nil || in.Nonce != s.nonce || in.PID != s.proc.pid || in.Version != ProtocolVersion {
+	if err != nil || in.Nonce != s.nonce || in.PID != s.proc.pid || in.Protocol != protocol {
 		t.Fatalf("intro %+v, %v", in, err)
 	}
 	want := `{"args":["/opt/app","-x"],"env":["LISTEN_ADDR=:80"],"id":"4.2","cloexec":true,"dir":"/"}`
@@ -296,7 +296,7 @@ func TestGreetingWithAnotherNonceIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	if err := s.conn.Send(msgHello, encode(greeting{Version: 1, Nonce: "another"}), nil); err != nil {
+	if err := s.conn.Send(msgHello, encode(greeting{Nonce: "another"}), nil); err != nil {
 		t.Fatal(err)
 	}
 	status := s.proc.wait()

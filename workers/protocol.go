@@ -8,11 +8,8 @@ import (
 	"time"
 )
 
-// ProtocolVersion is the version of the messages below. A master refuses a
-// worker that speaks a newer one before it serves.
-const ProtocolVersion = 1
-
-// Messages from master to worker.
+// Messages from master to worker. Their numbers are for ever; new ones come last.
+// A worker ignores what it does not know.
 const (
 	msgHello    uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
 	msgCommit                    // your generation serves
@@ -26,10 +23,11 @@ const (
 	msgShared                    // what is shared has changed
 	msgStopping                  // the service ends: never live on without a master
 	msgTrust                     // JSON trust, with what it takes to live without a master
-	msgAdopted                   // to a worker that has presented itself: the master is yours
+	msgAdopted                   // JSON takeover: you have another master
 )
 
-// Messages from worker to master.
+// Messages from worker to master, likewise. A master takes what it does not know
+// for an error, unless the worker speaks a later version.
 const (
 	msgIntro     uint8 = 64 + iota // JSON Intro: what you started
 	msgReady                       // connections are welcome
@@ -42,11 +40,12 @@ const (
 	msgReturn                      // a connection for another worker, see appendMoved
 	msgUnadopted                   // ids of handed-off connections that nothing here adopts
 	msgPresent                     // JSON presence, to another master than the one that started it
+	msgLater                       // and all above: of later versions
 )
 
 // greeting is the first message: the master's.
 type greeting struct {
-	Version    int             `json:"version"`
+	Protocol   Versions        `json:"protocol"`
 	Nonce      string          `json:"nonce"`
 	Generation int             `json:"generation"`
 	Slot       int             `json:"slot"`
@@ -64,7 +63,7 @@ type ListenerInfo struct {
 
 // Intro is the first message of a worker.
 type Intro struct {
-	Version  int             `json:"version"`
+	Protocol Versions        `json:"protocol"`
 	Nonce    string          `json:"nonce"`
 	PID      int             `json:"pid"`
 	Settings json.RawMessage `json:"settings"` // what its code and environment ask for; opaque here
@@ -84,11 +83,17 @@ type trust struct {
 // The files that came with its trust are attached; one that drains has given
 // the listeners up.
 type presence struct {
-	Version    int    `json:"version"`
-	Nonce      string `json:"nonce"`
-	Generation int    `json:"generation"`
-	Slot       int    `json:"slot"`
-	Draining   bool   `json:"draining"`
+	Protocol   Versions `json:"protocol"`
+	Nonce      string   `json:"nonce"`
+	Generation int      `json:"generation"`
+	Slot       int      `json:"slot"`
+	Draining   bool     `json:"draining"`
+}
+
+// takeover tells a worker what its new master speaks, which may be less than the
+// one before did.
+type takeover struct {
+	Protocol Versions `json:"protocol"`
 }
 
 // failure is a worker's own account of why it will not serve.
@@ -109,8 +114,6 @@ var errProtocol = errors.New("protocol error")
 // ErrNeedsMaster: a release cannot be served by this master, but by one of its
 // own binary. Config.Options returns it; a generation refused for it is no event.
 var ErrNeedsMaster = errors.New("that takes a new master")
-
-var errNewerProtocol = fmt.Errorf("it speaks a newer protocol than %d: %w", ProtocolVersion, ErrNeedsMaster)
 
 // connEntrySize is one connection in msgConn: id, listener.
 const connEntrySize = 10

@@ -60,8 +60,8 @@ func FuzzIDs(f *testing.F) {
 }
 
 func FuzzIntro(f *testing.F) {
-	f.Add(encode(Intro{Version: 1, Nonce: "n", PID: 2, Settings: []byte(`{"a":1}`)}))
-	f.Add([]byte(`{"version":99999999999999999999}`))
+	f.Add(encode(Intro{Protocol: protocol, Nonce: "n", PID: 2, Settings: []byte(`{"a":1}`)}))
+	f.Add([]byte(`{"protocol":{"newest":99999999999999999999}}`))
 	f.Add([]byte(`{"settings":`))
 	f.Add([]byte(`[]`))
 	f.Add([]byte(`null`))
@@ -74,7 +74,7 @@ func FuzzIntro(f *testing.F) {
 			return
 		}
 		again, err := decode[Intro](encode(in))
-		if err != nil || again.Nonce != in.Nonce || again.Version != in.Version || again.PID != in.PID {
+		if err != nil || again.Nonce != in.Nonce || again.Protocol != in.Protocol || again.PID != in.PID {
 			t.Fatalf("%+v was sent and %+v received, %v", in, again, err)
 		}
 	})

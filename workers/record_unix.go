@@ -23,10 +23,10 @@ import (
 // poolRecord is what the record holds. Environments are not in it: they hold
 // secrets, and each worker has its own.
 type poolRecord struct {
-	Version     int                `json:"version"`
-	PID         int                `json:"pid"`   // of the master
-	Start       uint64             `json:"start"` // of the master, as that of a worker
-	Next        int                `json:"next"`  // number of the next generation
+	Protocol    Versions           `json:"protocol"` // that can read it
+	PID         int                `json:"pid"`      // of the master
+	Start       uint64             `json:"start"`    // of the master, as that of a worker
+	Next        int                `json:"next"`     // number of the next generation
 	Override    int                `json:"override"`
 	Drained     Drained            `json:"drained"`
 	Listeners   []listenerRecord   `json:"listeners"`
@@ -41,8 +41,6 @@ type listenerRecord struct {
 	Cookie uint64        `json:"cookie"`
 	Shared bool          `json:"shared,omitempty"` // with a supervisor
 }
-
-const poolRecordVersion = 1
 
 // fileID names an open file of which there may be several descriptors.
 type fileID struct {
@@ -175,7 +173,7 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 		return nil, nil
 	}
 	r := poolRecord{
-		Version: poolRecordVersion, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained, Generations: gs,
+		Protocol: protocol, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained, Generations: gs,
 	}
 	r.Start, _ = startTime(r.PID)
 	for _, a := range p.acceptors {

@@ -80,6 +80,6 @@ func nextGenerationOf(t *testing.T, d *dispatcher) (*far, *ledger) {
 	l := newLedger(1)
 	a := newFar(t, d, 1, l)
 	t.Cleanup(func() { closeAll(d, []*far{a}) })
-	d.serve([]*window{a.w}, l, nil)
+	d.serve([]*window{a.w}, l, nil, rule{})
 	return a, l
 }

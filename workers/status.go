@@ -29,6 +29,7 @@ type GenerationStatus struct {
 	MTime   time.Time
 	Build   Build
 	Options Options
+	Policy  string // by which it gets connections; "" when it gets none
 	Ledger  LedgerStatus
 	Drained Drained // by those of its workers that are gone
 	Workers []WorkerStatus
@@ -42,6 +43,7 @@ type WorkerStatus struct {
 	Stalled    bool
 	Started    time.Time
 	Open       int64 // connections
+	Weight     int   // -1 where the policy has no weights
 	Dispatched uint64
 	Unacked    int
 	Restarts   int    // of its slot

@@ -27,12 +27,21 @@ func (p *Pool) Status() (s Status, err error) {
 				Path: g.binary.Path, Size: g.binary.Size, MTime: g.binary.MTime, Build: g.binary.Build,
 				Options: g.options, Ledger: g.ledger.status(p.d.pending(g.ledger, g.windows())), Drained: g.outcome.With(Drained{}),
 			}
+			weighs := false
+			if g == p.serving {
+				gs.Policy = p.d.choice.name
+				weighs = p.d.choice.byWeight
+			}
 			for _, c := range g.children {
+				weight := -1
+				if weighs && c.state == WorkerServing {
+					weight = c.window.weight
+				}
 				open, _ := readCounters(c.page)
 				sl := g.slot(c.id.Slot)
 				gs.Workers = append(gs.Workers, WorkerStatus{
 					ID: c.id, PID: c.proc.pid, State: c.state, Stalled: c.stalled, Started: c.born,
-					Open: open, Dispatched: c.window.dispatched, Unacked: len(c.window.unacked),
+					Open: open, Weight: weight, Dispatched: c.window.dispatched, Unacked: len(c.window.unacked),
 					Restarts: sl.restarts, LastExit: sl.lastExit,
 				})
 			}

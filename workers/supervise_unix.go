@@ -25,8 +25,8 @@ func (p *Pool) introduced(c *child, in Intro) {
 	}
 	var o Options
 	var env []string
-	err := errNewerProtocol
-	if in.Version <= ProtocolVersion {
+	err := p.accepts(g, in.Protocol)
+	if err == nil {
 		o, env, err = p.cfg.Options(in)
 	}
 	if err != nil {
@@ -40,6 +40,7 @@ func (p *Pool) introduced(c *child, in Intro) {
 		return
 	}
 	g.introduced = true
+	g.speaks = in.Protocol
 	g.options = o
 	g.wanted = p.target(g)
 	if o.Rolling {
@@ -55,6 +56,25 @@ func (p *Pool) introduced(c *child, in Intro) {
 		p.welcome(c)
 	}
 	p.fill(g)
+}
+
+// accepts says whether this pool can be the master of g, which speaks v. A release
+// that was served before is served in any case: it cannot come with a new master.
+func (p *Pool) accepts(g *generation, v Versions) error {
+	if !protocol.Meets(v) {
+		return fmt.Errorf("it speaks protocol %s, this master %s: %w", v, protocol, ErrIncompatible)
+	}
+	if g.probe {
+		for _, old := range p.generations {
+			if (old.state == GenerationIsServing || old.state == GenerationIsDraining) && !old.speaks.Meets(v) {
+				return fmt.Errorf("it speaks protocol %s, generation %d, which is %s, %s: %w", v, old.number, old.state, old.speaks, ErrIncompatible)
+			}
+		}
+	}
+	if v.Newest > protocol.Newest && !g.rollback {
+		return fmt.Errorf("it speaks protocol %s, this master %s: %w", v, protocol, ErrNeedsMaster)
+	}
+	return nil
 }
 
 // isReady: a worker can take connections.

@@ -113,8 +113,7 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	case g.Nonce != w.nonce:
 		return nil, errors.New("greeting of the master: not the one that started this process")
 	}
-	// A master with an older protocol learns ours from the introduction, and
-	// replaces itself first.
+	// Whether we can be its worker decides the master, by our introduction.
 	w.committed = g.Committed
 	for _, info := range g.Listeners {
 		w.listeners = append(w.listeners, newListener(w, info, uint16(len(w.listeners))))
@@ -122,7 +121,7 @@ func (m *Mark) Join(settings json.RawMessage) (*Worker, error) {
 	if err := setCrashOutput(w.crash); err != nil {
 		return nil, err
 	}
-	intro := Intro{Version: ProtocolVersion, Nonce: w.nonce, PID: os.Getpid(), Settings: settings}
+	intro := Intro{Protocol: protocol, Nonce: w.nonce, PID: os.Getpid(), Settings: settings}
 	if err := conn.Send(msgIntro, encode(intro), nil); errors.Is(err, unix.EPIPE) {
 		return nil, ErrNotWanted
 	} else if err != nil {

@@ -43,3 +43,21 @@ func parseCount(s string) (control.ScaleRequest, error) {
 	}
 	return control.ScaleRequest{Workers: &n}, nil
 }
+
+// parseWeights reads SLOT=W, once for a slot.
+func parseWeights(args []string) (control.WeightRequest, error) {
+	weights := map[int]int{}
+	for _, s := range args {
+		slot, weight, ok := strings.Cut(s, "=")
+		n, err := strconv.Atoi(slot)
+		w, werr := strconv.Atoi(weight)
+		if !ok || err != nil || werr != nil || n < 1 || w < 0 {
+			return control.WeightRequest{}, fmt.Errorf("weight: %q, expected SLOT=W, as in 1=3", s)
+		}
+		if _, twice := weights[n]; twice {
+			return control.WeightRequest{}, fmt.Errorf("weight: %q, expected one weight for a slot", s)
+		}
+		weights[n] = w
+	}
+	return control.WeightRequest{Weights: weights}, nil
+}

@@ -73,6 +73,7 @@ func TestExitCodesAndOutput(t *testing.T) {
 		{"--runtime-dir " + obey + " scale -1", 0, "~: -1 workers\n", ""},
 		{"--runtime-dir " + obey + " scale -- -1", 0, "~: -1 workers\n", ""},
 		{"scale -12 --timeout 9s --runtime-dir " + obey, 0, "~: -12 workers\n", ""},
+		{"--runtime-dir " + obey + " weight 1=3 2=0", 0, "~: map[1:3 2:0]\n", ""},
 		{"--runtime-dir " + obey + " stop", 0, "stop: done, generation 7 (1.5s)\n", ""},
 		{"--runtime-dir " + obey + " stop --now", 0, "~: at once\n", ""},
 		{"--runtime-dir " + obey + " status", 0, "~serving  master 0", ""},
@@ -83,6 +84,7 @@ func TestExitCodesAndOutput(t *testing.T) {
 		{"--runtime-dir " + refuse + " rollback", 1, "", "batonctl: rollback " + tail},
 		{"--runtime-dir " + obey + " rollback", 0, "rollback: done, generation 7 (1.5s)\n", ""},
 		{"--runtime-dir " + refuse + " scale 3", 1, "", "batonctl: scale " + tail},
+		{"--runtime-dir " + refuse + " weight 1=1", 1, "", "batonctl: weight " + tail},
 		{"--runtime-dir " + refuse + " stop", 1, "", "batonctl: stop " + tail},
 		{"--runtime-dir " + refuse + " status", 0, "~serving (not accepting)", ""},
 
@@ -94,6 +96,12 @@ func TestExitCodesAndOutput(t *testing.T) {
 		{"--runtime-dir " + obey + " scale -0", 2, "", "~expected a number of workers"},
 		{"--runtime-dir " + obey + " scale 99999999999999999999", 2, "", "~out of range"},
 		{"--runtime-dir " + obey + " scale -x", 2, "", "~-x"},
+		{"weight", 2, "", "~see batonctl --help"},
+		{"--runtime-dir " + obey + " weight 1", 2, "", `~"1", expected SLOT=W`},
+		{"--runtime-dir " + obey + " weight 0=1", 2, "", `~"0=1", expected SLOT=W`},
+		{"--runtime-dir " + obey + " weight 1=-1", 2, "", `~"1=-1", expected SLOT=W`},
+		{"--runtime-dir " + obey + " weight 1=x", 2, "", `~"1=x", expected SLOT=W`},
+		{"--runtime-dir " + obey + " weight 1=1 1=2", 2, "", `~"1=2", expected one weight for a slot`},
 		{"--runtime-dir a --socket b status", 2, "", "~--socket"},
 		{"--timeout x status", 2, "", "~--timeout"},
 		{"--timeout=-1s status", 2, "", "~expected 0 or more"},
@@ -128,7 +136,7 @@ func TestHelpTellsTheExitCodes(t *testing.T) {
 		t.Errorf("have code %d, stderr %q", r.code, r.stderr)
 	}
 	for _, want := range []string{"0 done", "1 refused or failed", "2 usage", "3 no service reached",
-		"--runtime-dir", "$RUNTIME_DIRECTORY", "reload", "upgrade", "rollback", "scale", "stop", "status"} {
+		"--runtime-dir", "$RUNTIME_DIRECTORY", "reload", "upgrade", "rollback", "scale", "weight", "stop", "status"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("no %q in\n%s", want, r.stdout)
 		}

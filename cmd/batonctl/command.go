@@ -32,6 +32,10 @@ type scaleCmd struct {
 	Workers string `arg:"" help:"Number of workers, or +N or -N to change it by." placeholder:"N|+N|-N"`
 }
 
+type weightCmd struct {
+	Weights []string `arg:"" help:"Slot and weight, as 1=3; 0 is for what others have no room for." placeholder:"SLOT=W"`
+}
+
 type stopCmd struct {
 	Now bool `help:"Do not drain: cut what is open."`
 }
@@ -96,6 +100,17 @@ func (c *scaleCmd) Run(e *env) error {
 	}
 	return e.ask(control.ActionScale, func(ctx context.Context) (control.Verdict, error) {
 		return e.client.Scale(ctx, req)
+	})
+}
+
+// Run asks for other weights.
+func (c *weightCmd) Run(e *env) error {
+	req, err := parseWeights(c.Weights)
+	if err != nil {
+		return &failure{exitUsage, err}
+	}
+	return e.ask(control.ActionWeight, func(ctx context.Context) (control.Verdict, error) {
+		return e.client.Weight(ctx, req)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,14 @@ func (s *script) Rollback(ctx context.Context) control.Verdict {
 
 func (s *script) Scale(ctx context.Context, r control.ScaleRequest) control.Verdict {
 	return s.decide(ctx, control.ActionScale, r, false)
+}
+
+func (s *script) Weight(ctx context.Context, r control.WeightRequest) control.Verdict {
+	v := s.decide(ctx, control.ActionWeight, control.ScaleRequest{}, false)
+	if v.OK {
+		v.Reason = fmt.Sprint(r.Weights)
+	}
+	return v
 }
 
 func (s *script) Stop(ctx context.Context, r control.StopRequest) control.Verdict {

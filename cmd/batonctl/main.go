@@ -1,5 +1,5 @@
 // Command batonctl asks a running service for its status and tells it to
-// reload, upgrade, roll back, scale or stop, over the control socket in its runtime
+// reload, upgrade, roll back, scale, weight or stop, over the control socket in its runtime
 // directory.
 //
 //	batonctl [--socket PATH | --runtime-dir DIR] [--timeout 60s] COMMAND
@@ -9,14 +9,15 @@
 //	upgrade                          replace the master and the workers
 //	rollback                         back to the release that served before
 //	scale N|+N|-N                    change the number of workers
+//	weight SLOT=W...                 change shares of the connections, where the
+//	                                 dispatch policy has weights
 //	stop [--now]                     drain and end, or end at once
 //
 // The service is found by --socket, --runtime-dir, $RUNTIME_DIRECTORY (which
 // systemd sets for ExecReload=), or by looking into the default places, where
 // exactly one service must answer.
 //
-// reload, upgrade, rollback, scale and stop return when the service has decided, however
-// long that takes, unless --timeout says otherwise; status waits for 10 s at
+// All but status return when the service has decided, however long that takes, unless --timeout says otherwise; status waits for 10 s at
 // most. A timeout of 0 is none. Giving up the wait, by a timeout or Ctrl-C, does
 // not undo what was asked for.
 //
@@ -68,6 +69,7 @@ type cli struct {
 	Upgrade  upgradeCmd  `cmd:"" help:"Replace the master and the workers by the binary on disk."`
 	Rollback rollbackCmd `cmd:"" help:"Go back to the workers of the release that served before."`
 	Scale    scaleCmd    `cmd:"" help:"Change the number of workers."`
+	Weight   weightCmd   `cmd:"" help:"Change the weights of slots, until the next generation serves."`
 	Stop     stopCmd     `cmd:"" help:"Drain and end the service."`
 }
 

@@ -18,7 +18,7 @@ import (
 const shortRevision = 12
 
 // render draws a status: a head line, the generations, the workers, and the last
-// deploy if it was refused.
+// deploy if it was refused; and what may be wrong with it.
 func render(w io.Writer, st control.Status, now time.Time) {
 	state := st.State
 	if !st.Accepting {
@@ -28,17 +28,17 @@ func render(w io.Writer, st control.Status, now time.Time) {
 		st.Master.Binary.Path, revision(st.Master.Binary), span(now.Sub(st.Master.Started)))
 
 	gens := plain(w, "generation", "age", "workers", "accepted", "acknowledged", "pending", "redispatched", "refused", "cut")
-	gens.AppendHeader(table.Row{"generation", "state", "age", "workers", "revision", "accepted",
+	gens.AppendHeader(table.Row{"generation", "state", "age", "workers", "dispatch", "revision", "accepted",
 		"acknowledged", "pending", "redispatched", "refused", "cut"})
-	procs := plain(w, "pid", "open", "dispatched", "unacked", "restarts")
-	procs.AppendHeader(table.Row{"worker", "pid", "state", "open", "dispatched", "unacked", "restarts", "last exit"})
+	procs := plain(w, "pid", "weight", "open", "dispatched", "unacked", "restarts")
+	procs.AppendHeader(table.Row{"worker", "pid", "state", "weight", "open", "dispatched", "unacked", "restarts", "last exit"})
 	workers := 0
 	for _, g := range st.Generations {
 		l := g.Ledger
 		gens.AppendRow(table.Row{g.Number, g.State, span(time.Duration(g.Age * float64(time.Second))), g.Workers,
-			revision(g.Binary), l.Accepted, l.Acknowledged, l.Pending, l.Redispatched, l.RefusedTotal(), l.Cut})
+			orDash(g.Dispatch), revision(g.Binary), l.Accepted, l.Acknowledged, l.Pending, l.Redispatched, l.RefusedTotal(), l.Cut})
 		for _, p := range g.Processes {
-			procs.AppendRow(table.Row{p.ID, dash(p.PID), p.State, p.Open, p.Dispatched, p.Unacked, p.Restarts, p.LastExit})
+			procs.AppendRow(table.Row{p.ID, dash(p.PID), p.State, weight(p.Weight), p.Open, p.Dispatched, p.Unacked, p.Restarts, p.LastExit})
 			workers++
 		}
 	}
@@ -57,6 +57,9 @@ func render(w io.Writer, st control.Status, now time.Time) {
 		fmt.Fprintf(w, "\nlast deploy: %s\n", refused(d.Action, *d))
 	} else if d != nil && d.Action == control.ActionRollback {
 		fmt.Fprintf(w, "\nlast deploy: %s\n", done(d.Action, *d))
+	}
+	if st.Schema > control.Schema {
+		fmt.Fprintf(w, "\nthis status has schema %d and batonctl knows %d: some of it may be wrong, --json has it all\n", st.Schema, control.Schema)
 	}
 }
 
@@ -130,6 +133,22 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
 	}
 	return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
+}
+
+// weight is one that counts.
+func weight(w *int) any {
+	if w == nil {
+		return "-"
+	}
+	return *w
+}
+
+// orDash shows that nothing is known.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }
 
 // dash stands for a process that is not there.

@@ -23,6 +23,7 @@ func ago(d time.Duration) time.Time { return now.Add(-d) }
 func sample() control.Status {
 	first := control.Binary{Path: "/srv/app/bin/app", Revision: "0123456789abcdef0123", Size: 9, MTime: ago(90 * time.Hour)}
 	second := control.Binary{Path: "/srv/app/bin/app", Revision: "fedcba98765432100000", Modified: true, Size: 9, MTime: ago(time.Hour)}
+	three, zero := 3, 0
 	return control.Status{
 		Schema: control.Schema, State: control.StateServing, Accepting: true,
 		Master:    control.Master{PID: 4100, Started: ago(75*time.Hour + 3*time.Minute), Binary: first, RuntimeDir: "/run/app", FDs: 25, Goroutines: 31},
@@ -38,11 +39,11 @@ func sample() control.Status {
 				},
 			},
 			{
-				Number: 7, State: control.GenerationServing, Started: ago(42 * time.Second), Age: 42.7, Workers: 2, Binary: second,
+				Number: 7, State: control.GenerationServing, Started: ago(42 * time.Second), Age: 42.7, Workers: 2, Dispatch: "weighted:3", Binary: second,
 				Ledger: control.Ledger{Accepted: 332, Acknowledged: 330, Pending: 2},
 				Processes: []control.Worker{
-					{ID: "7.1", Slot: 1, PID: 4240, State: control.WorkerServing, Started: ago(42 * time.Second), Open: 160, Dispatched: 166, Unacked: 1},
-					{ID: "7.2", Slot: 2, PID: 14241, State: control.WorkerServing, Started: ago(42 * time.Second), Open: 158, Dispatched: 166, Unacked: 1},
+					{ID: "7.1", Slot: 1, PID: 4240, State: control.WorkerServing, Started: ago(42 * time.Second), Open: 160, Weight: &three, Dispatched: 166, Unacked: 1},
+					{ID: "7.2", Slot: 2, PID: 14241, State: control.WorkerServing, Started: ago(42 * time.Second), Open: 158, Weight: &zero, Dispatched: 166, Unacked: 1},
 				},
 			},
 		},
@@ -56,7 +57,9 @@ func sample() control.Status {
 func TestStatusTable(t *testing.T) {
 	starting := control.Status{State: control.StateStarting,
 		Master: control.Master{PID: 9, Started: ago(time.Second), Binary: control.Binary{Path: "/app", Version: "v1.2.3"}}}
-	for name, st := range map[string]control.Status{"status": sample(), "starting": starting} {
+	later := starting
+	later.Schema = control.Schema + 1
+	for name, st := range map[string]control.Status{"status": sample(), "starting": starting, "later": later} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
 			render(&b, st, now)

@@ -6,12 +6,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"time"
 
 	"github.com/baton-go/baton/integration/load"
+	"github.com/baton-go/baton/integration/peers"
 )
 
 // A peer is a kind of server, and a way to deploy it anew.
@@ -23,8 +23,8 @@ type peer struct {
 	start   func(context.Context, *bench, string) (*server, error)
 }
 
-// peers are those that can be measured, in the order of the table.
-var peers = []peer{
+// known are those that can be measured, in the order of the table.
+var known = []peer{
 	{"baton-reload", "Baton, `HUP`", true, nothing, startBaton(batonReload)},
 	{"baton-upgrade", "Baton, `USR2`", true, nothing, startBaton(batonUpgrade)},
 	{"nginx", "nginx, `HUP`", false, nginxMissing, startNginx},
@@ -36,7 +36,7 @@ func nothing(*bench) string { return "" }
 
 func peerNames() []string {
 	var names []string
-	for _, p := range peers {
+	for _, p := range known {
 		names = append(names, p.name)
 	}
 	return names
@@ -44,15 +44,19 @@ func peerNames() []string {
 
 // A server is a peer that serves.
 type server struct {
-	addr    string
-	version string // of the programs that make it, "" for our own
+	*peers.Server
 
 	// deploy deploys it once and returns when that is over: false when the
 	// server has refused to.
 	deploy func(context.Context) (bool, error)
+}
 
-	// end asks it to end, before what is left of it is killed.
-	end func()
+// endAll ends the server, which may be nil, and whatever else is left.
+func endAll(s *server) error {
+	if s == nil {
+		return peers.EndAll(nil)
+	}
+	return peers.EndAll(s.Server)
 }
 
 // bench measures one peer after the other.
@@ -85,19 +89,9 @@ type row struct {
 	done, refused int // deploys
 }
 
-const servers = "github.com/baton-go/baton/integration/compare/servers/"
-
 // build builds the servers that are written in Go.
 func (b *bench) build(ctx context.Context) error {
-	if err := os.Mkdir(b.bin, 0o700); err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", b.bin+"/", servers+"...")
-	cmd.SysProcAttr = apart()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the servers: %w\n%s", err, out)
-	}
-	return nil
+	return peers.Build(ctx, b.bin, "baton", "plain", "tableflip")
 }
 
 // measure starts the peer, has it under load, deploys it meanwhile, and leaves
@@ -109,7 +103,7 @@ func (b *bench) measure(ctx context.Context, p peer) (r row, err error) {
 	}
 	defer func() {
 		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w\n%s", err, lastLines(logPath(dir), 20))
+			err = fmt.Errorf("%w\n%s", err, peers.LastLines(peers.LogPath(dir), 20))
 		}
 		_ = os.RemoveAll(dir)
 	}()
@@ -122,17 +116,17 @@ func (b *bench) measure(ctx context.Context, p peer) (r row, err error) {
 	if s, err = p.start(ctx, b, dir); err != nil {
 		return row{}, err
 	}
-	if err := waitServing(ctx, s.addr); err != nil {
+	if err := peers.WaitServing(ctx, s.Addr); err != nil {
 		return row{}, err
 	}
 
-	r = row{peer: p, version: s.version}
+	r = row{peer: p, version: s.Version}
 	loaded, cancel := context.WithTimeout(ctx, b.duration)
 	defer cancel()
 	reports := make(chan load.Report, 1)
 	go func() {
 		reports <- load.Run(loaded, load.Config{
-			Network: "tcp", Addr: s.addr, Plans: plans(), SlowFor: b.slowFor, StreamFor: b.streamFor,
+			Network: "tcp", Addr: s.Addr, Plans: plans(), SlowFor: b.slowFor, StreamFor: b.streamFor,
 		})
 	}()
 	r.done, r.refused, err = deployEvery(ctx, loaded, b.every, s)

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/baton-go/baton/integration/peers"
 )
 
 // h2load runs h2load against HTTP/2 connections that Baton is reloaded under,
@@ -51,7 +53,7 @@ func (b *bench) h2load(ctx context.Context, stdout io.Writer) (err error) {
 	took := b.every * 3 / 2 // a reload falls into each run
 	fmt.Fprintf(stdout, "\nh2load through reloads of Baton, %v each time:\n", took)
 	for loaded.Err() == nil && err == nil {
-		err = h2loadOnce(ctx, program, took, s.addr, stdout)
+		err = h2loadOnce(ctx, program, took, s.Addr, stdout)
 	}
 	cancel()
 	r := <-results
@@ -61,7 +63,7 @@ func (b *bench) h2load(ctx context.Context, stdout io.Writer) (err error) {
 
 func h2loadOnce(ctx context.Context, program string, took time.Duration, addr string, stdout io.Writer) error {
 	cmd := exec.CommandContext(ctx, program, "-D", fmt.Sprintf("%dms", took.Milliseconds()), "-c", "16", "-m", "8", "http://"+addr+"/")
-	cmd.SysProcAttr = apart()
+	cmd.SysProcAttr = peers.Apart()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)

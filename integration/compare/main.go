@@ -27,6 +27,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/baton-go/baton/integration/peers"
 )
 
 func main() {
@@ -54,6 +56,7 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	flags.DurationVar(&s.every, "every", time.Second, "from the start of a deploy to the next one, if it is over by then")
 	flags.DurationVar(&s.slowFor, "slow-for", 2*time.Second, "how long a slow request takes")
 	flags.DurationVar(&s.streamFor, "stream-for", 5*time.Second, "how long a stream takes")
+	begin, end := peers.Markers("compare")
 	names := flags.String("peers", strings.Join(peerNames(), ","), "the `servers` to measure")
 	flags.StringVar(&s.out, "o", "", "`file` to write the table to, too")
 	flags.StringVar(&s.readme, "readme", "", "`file` whose lines between "+begin+" and "+end+" are to be the table")
@@ -81,7 +84,7 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 			errs = append(errs, fmt.Errorf("-peers: no server is called %q; there are %s", name, strings.Join(peerNames(), ", ")))
 			continue
 		}
-		s.peers = append(s.peers, peers[i])
+		s.peers = append(s.peers, known[i])
 	}
 	err := errors.Join(errs...)
 	if err != nil {
@@ -113,7 +116,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // compare returns whether Baton lost anything.
 func compare(ctx context.Context, s *settings, stdout, stderr io.Writer) (lost bool, err error) {
-	if err := adoptOrphans(); err != nil {
+	if err := peers.AdoptOrphans(); err != nil {
 		return false, err
 	}
 	dir, err := os.MkdirTemp("", "compare-")
@@ -155,7 +158,7 @@ func compare(ctx context.Context, s *settings, stdout, stderr io.Writer) (lost b
 		errs = append(errs, os.WriteFile(s.out, []byte(text), 0o666))
 	}
 	if s.readme != "" && errors.Join(errs...) == nil {
-		errs = append(errs, refresh(s.readme, text))
+		errs = append(errs, peers.Refresh(s.readme, "compare", text))
 	}
 	if s.h2load {
 		if err := b.h2load(ctx, stdout); err != nil {

@@ -3,19 +3,12 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"debug/buildinfo"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"regexp"
 	"runtime"
 	"strings"
 
 	"github.com/baton-go/baton/integration/load"
-	"golang.org/x/sys/unix"
+	"github.com/baton-go/baton/integration/peers"
 )
 
 // table has a line for each peer.
@@ -63,7 +56,7 @@ func (b *bench) conditions(rows []row) string {
 	for _, p := range plans() {
 		clients = append(clients, fmt.Sprintf("%d %s", p.Clients, p.Class))
 	}
-	versions := []string{runtime.Version(), "Linux " + kernel(), fmt.Sprintf("%d CPUs", runtime.NumCPU())}
+	versions := []string{runtime.Version(), "Linux " + peers.Kernel(), fmt.Sprintf("%d CPUs", runtime.NumCPU())}
 	for _, r := range rows {
 		if r.version != "" {
 			versions = append(versions, r.version)
@@ -94,54 +87,4 @@ func (b *bench) shown() []string {
 		}
 	}
 	return args
-}
-
-func kernel() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return "of unknown version"
-	}
-	return unix.ByteSliceToString(u.Release[:])
-}
-
-// said is what of a program's output matches the group of the pattern.
-func said(ctx context.Context, pattern, program string, args ...string) string {
-	out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput()
-	if m := regexp.MustCompile(pattern).FindSubmatch(out); m != nil {
-		return string(m[1])
-	}
-	return "of unknown version"
-}
-
-func moduleVersion(binary, module string) string {
-	info, err := buildinfo.ReadFile(binary)
-	if err == nil {
-		for _, d := range info.Deps {
-			if d.Path == module {
-				return d.Version
-			}
-		}
-	}
-	return "of unknown version"
-}
-
-// Markers of the part of a file that refresh replaces.
-const (
-	begin = "<!-- compare:begin -->"
-	end   = "<!-- compare:end -->"
-)
-
-// refresh replaces what is between the markers in the file.
-func refresh(path, text string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := bytes.Cut(old, []byte(begin))
-	_, after, found := bytes.Cut(rest, []byte(end))
-	if !ok || !found {
-		return fmt.Errorf("%s: %w", path, errors.New("the markers "+begin+" and "+end+" are missing"))
-	}
-	whole := string(before) + begin + "\n" + text + end + string(after)
-	return os.WriteFile(path, []byte(whole), 0o666)
 }

@@ -3,8 +3,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -46,31 +44,6 @@ func TestConditionsNameWhatWasMeasured(t *testing.T) {
 	for _, part := range []string{"`go run ./integration/compare -duration 1m -peers nginx`", "64 idle", "every 1s", "Linux ", ", nginx 1."} {
 		if !strings.Contains(have, part) {
 			t.Errorf("%q is missing in %s", part, have)
-		}
-	}
-}
-
-func TestRefreshReplacesWhatIsBetweenTheMarkers(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "README.md")
-	for _, c := range []struct{ old, want string }{
-		{"a\n" + begin + "\nold\n" + end + "\nz\n", "a\n" + begin + "\nnew\n" + end + "\nz\n"},
-		{begin + end, begin + "\nnew\n" + end},
-		{"a\n" + begin + "\nz\n", ""},
-		{end + begin, ""},
-		{"", ""},
-	} {
-		if err := os.WriteFile(path, []byte(c.old), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		err := refresh(path, "new\n")
-		if (err == nil) != (c.want != "") {
-			t.Errorf("%q: %v", c.old, err)
-		}
-		if c.want == "" {
-			c.want = c.old
-		}
-		if have, _ := os.ReadFile(path); string(have) != c.want {
-			t.Errorf("%q: have %q, want %q", c.old, have, c.want)
 		}
 	}
 }

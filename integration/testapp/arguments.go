@@ -76,6 +76,11 @@ func argumentOption(name, value string) framework.Option {
 		return framework.EnvFile(value)
 	case "Logger":
 		return framework.Logger(nil)
+	case "Dispatch":
+		if value == "nil" {
+			return framework.Dispatch(nil)
+		}
+		return framework.Dispatch(policy(value))
 	case "HTTPServer":
 		return framework.HTTPServer(nil)
 	case "StopOn":

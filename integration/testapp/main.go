@@ -25,6 +25,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/baton-go/baton/framework"
 	"github.com/baton-go/baton/integration/testapp/config"
@@ -101,6 +102,9 @@ func options(cfg config.Config) []framework.Option {
 	opts = given(opts, c.MaxDraining, framework.MaxDraining)
 	if c.PIDFile != "" {
 		opts = append(opts, framework.PIDFile(c.PIDFile))
+	}
+	if name, foreign := strings.CutPrefix(c.Dispatch, "worker-"); name != "" && (!foreign || framework.Role() == framework.RoleWorker) {
+		opts = append(opts, framework.Dispatch(policy(name)))
 	}
 	if c.ReadyCheck != "" {
 		opts = append(opts, framework.ReadyCheck(c.ReadyCheck))

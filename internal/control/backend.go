@@ -8,6 +8,7 @@ const (
 	ActionUpgrade  = "upgrade"
 	ActionRollback = "rollback"
 	ActionScale    = "scale"
+	ActionWeight   = "weight"
 	ActionStop     = "stop"
 )
 
@@ -29,6 +30,8 @@ type Backend interface {
 	Rollback(ctx context.Context) Verdict
 	// Scale changes the number of workers of the serving generation.
 	Scale(ctx context.Context, r ScaleRequest) Verdict
+	// Weight changes weights of the serving generation.
+	Weight(ctx context.Context, r WeightRequest) Verdict
 	// Stop begins to stop the service.
 	Stop(ctx context.Context, r StopRequest) Verdict
 }
@@ -37,7 +40,7 @@ type Backend interface {
 type Verdict struct {
 	// OK is whether it was done.
 	OK bool `json:"ok"`
-	// Action: reload, upgrade, rollback, scale or stop.
+	// Action: reload, upgrade, rollback, scale, weight or stop.
 	Action string `json:"action"`
 	// Generation that serves because of it, or that was refused; 0 if none.
 	Generation int `json:"generation,omitempty"`
@@ -59,6 +62,12 @@ type Verdict struct {
 type ScaleRequest struct {
 	Workers *int `json:"workers,omitempty"`
 	Delta   int  `json:"delta,omitempty"`
+}
+
+// WeightRequest asks for other shares of the new connections, by slot. Slots that
+// are not named keep theirs.
+type WeightRequest struct {
+	Weights map[int]int `json:"weights"`
 }
 
 // StopRequest asks for the end of the service.

@@ -109,6 +109,11 @@ func (c *Client) Scale(ctx context.Context, r ScaleRequest) (Verdict, error) {
 	return c.verdict(ctx, "/scale", r)
 }
 
+// Weight asks for other weights and waits for the verdict.
+func (c *Client) Weight(ctx context.Context, r WeightRequest) (Verdict, error) {
+	return c.verdict(ctx, "/weights", r)
+}
+
 // Stop asks the service to stop and waits for the verdict.
 func (c *Client) Stop(ctx context.Context, r StopRequest) (Verdict, error) {
 	return c.verdict(ctx, "/stop", r)
@@ -191,6 +196,9 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (int, []
 func statusError(code int, raw []byte) error {
 	var e errorBody
 	if json.Unmarshal(raw, &e) == nil && e.Error != "" {
+		if e.Schema != Schema && e.Schema != 0 {
+			e.Error += fmt.Sprintf("; the service has schema %d of the control socket, this client %d", e.Schema, Schema)
+		}
 		return &StatusError{Code: code, Message: e.Error}
 	}
 	msg := strings.TrimSpace(string(raw))

@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -113,6 +115,43 @@ func TestClientTellsErrorsApart(t *testing.T) {
 	l.Close()
 	if err := NewClient(gone).Healthy(t.Context()); !errors.Is(err, ErrNoService) {
 		t.Errorf("stale socket: have %v", err)
+	}
+}
+
+// Services of other releases, as this client sees them.
+func TestClientUnderstandsOtherSchemas(t *testing.T) {
+	for _, schema := range []int{Schema - 1, Schema + 1} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan struct{})
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/status":
+				fmt.Fprintf(w, `{"schema":%d,"state":"serving","news":{"of":[1]},"master":{"pid":7,"mood":"good"}}`, schema)
+			case "/reload":
+				fmt.Fprint(w, `{"ok":true,"action":"reload","news":1}`)
+			default:
+				w.WriteHeader(http.StatusNotFound)
+				fmt.Fprintf(w, `{"error":"no such path","schema":%d,"news":1}`, schema)
+			}
+		})}
+		go func() { defer close(served); _ = s.Serve(l) }()
+		c := NewClient(path)
+		if st, err := c.Status(t.Context()); err != nil || st.Schema != schema || st.Master.PID != 7 {
+			t.Errorf("schema %d: status %+v, %v", schema, st, err)
+		}
+		if v, err := c.Reload(t.Context()); err != nil || !v.OK {
+			t.Errorf("schema %d: reload %+v, %v", schema, v, err)
+		}
+		_, err = c.Rollback(t.Context())
+		if want := fmt.Sprintf("no such path; the service has schema %d of the control socket, this client %d (404)", schema, Schema); schema > 0 && (err == nil || err.Error() != want) {
+			t.Errorf("schema %d: rollback: %v, want %s", schema, err, want)
+		}
+		_ = s.Close()
+		<-served
 	}
 }
 

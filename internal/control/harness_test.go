@@ -31,6 +31,7 @@ type script struct {
 	upgrade  func(context.Context) Verdict
 	rollback func(context.Context) Verdict
 	scale    func(context.Context, ScaleRequest) Verdict
+	weight   func(context.Context, WeightRequest) Verdict
 	stop     func(context.Context, StopRequest) Verdict
 }
 
@@ -41,7 +42,10 @@ func (b *script) Reload(ctx context.Context) Verdict                { return b.r
 func (b *script) Upgrade(ctx context.Context) Verdict               { return b.upgrade(ctx) }
 func (b *script) Rollback(ctx context.Context) Verdict              { return b.rollback(ctx) }
 func (b *script) Scale(ctx context.Context, r ScaleRequest) Verdict { return b.scale(ctx, r) }
-func (b *script) Stop(ctx context.Context, r StopRequest) Verdict   { return b.stop(ctx, r) }
+func (b *script) Weight(ctx context.Context, r WeightRequest) Verdict {
+	return b.weight(ctx, r)
+}
+func (b *script) Stop(ctx context.Context, r StopRequest) Verdict { return b.stop(ctx, r) }
 
 // fixture is a server on a real socket.
 type fixture struct {

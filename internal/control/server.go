@@ -146,6 +146,7 @@ func (s *Server) handler() http.Handler {
 		"/upgrade":  {http.MethodPost, s.upgrade},
 		"/rollback": {http.MethodPost, s.rollback},
 		"/scale":    {http.MethodPost, s.scale},
+		"/weights":  {http.MethodPost, s.weight},
 		"/stop":     {http.MethodPost, s.stop},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -217,6 +218,18 @@ func (s *Server) scale(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (s *Server) weight(w http.ResponseWriter, r *http.Request) {
+	var req WeightRequest
+	if !body(w, r, &req) {
+		return
+	}
+	if len(req.Weights) == 0 {
+		fail(w, http.StatusBadRequest, "field weights: missing, expected a weight for a slot or more")
+		return
+	}
+	s.verdict(w, s.backend.Weight(context.WithoutCancel(r.Context()), req))
+}
+
 func (s *Server) stop(w http.ResponseWriter, r *http.Request) {
 	var req StopRequest
 	if body(w, r, &req) {
@@ -264,11 +277,12 @@ func body(w http.ResponseWriter, r *http.Request, v any) bool {
 
 // fail answers with an error.
 func fail(w http.ResponseWriter, code int, msg string) {
-	answer(w, code, errorBody{Error: msg})
+	answer(w, code, errorBody{Error: msg, Schema: Schema})
 }
 
 type errorBody struct {
-	Error string `json:"error"`
+	Error  string `json:"error"`
+	Schema int    `json:"schema"`
 }
 
 func answer(w http.ResponseWriter, code int, v any) {

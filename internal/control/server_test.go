@@ -33,6 +33,11 @@ func TestRoutesAnswerWithTheirCodes(t *testing.T) {
 			}
 			return v
 		},
+		weight: func(_ context.Context, r WeightRequest) Verdict {
+			v := ok(ActionWeight)
+			v.Reason = fmt.Sprint(r.Weights)
+			return v
+		},
 		stop: func(_ context.Context, r StopRequest) Verdict {
 			v := ok(ActionStop)
 			v.Reason = fmt.Sprintf("now=%t", r.Now)
@@ -47,6 +52,7 @@ func TestRoutesAnswerWithTheirCodes(t *testing.T) {
 		upgrade:  func(context.Context) Verdict { return no(ActionUpgrade) },
 		rollback: func(context.Context) Verdict { return no(ActionRollback) },
 		scale:    func(context.Context, ScaleRequest) Verdict { return no(ActionScale) },
+		weight:   func(context.Context, WeightRequest) Verdict { return no(ActionWeight) },
 		stop:     func(context.Context, StopRequest) Verdict { return no(ActionStop) },
 	}
 	stopping := &script{
@@ -82,6 +88,10 @@ func TestRoutesAnswerWithTheirCodes(t *testing.T) {
 		{"stop now", accepting, "POST", "/stop", `{"now":true}`, 200, "now=true"},
 		{"stop refused", refusing, "POST", "/stop", "", 409, `"ok":false`},
 
+		{"weight", accepting, "POST", "/weights", `{"weights":{"1":3,"2":0}}`, 200, `"reason":"map[1:3 2:0]"`},
+		{"weight refused", refusing, "POST", "/weights", `{"weights":{"1":3}}`, 409, `"ok":false`},
+		{"weight of nothing", accepting, "POST", "/weights", `{}`, 400, "field weights: missing"},
+		{"weight of no slot", accepting, "POST", "/weights", `{"weights":{"a":1}}`, 400, "expected"},
 		{"scale without body", accepting, "POST", "/scale", "", 400, "field workers: missing"},
 		{"scale both", accepting, "POST", "/scale", `{"workers":4,"delta":1}`, 400, "fields workers and delta"},
 		{"scale to nothing", accepting, "POST", "/scale", `{"workers":0}`, 400, "field workers: 0, expected 1 or more"},
@@ -151,7 +161,7 @@ func TestRefusedUserReachesNoBackend(t *testing.T) {
 	f := start(t, &script{}, func(s *Server) {
 		s.peerUID = func(*net.UnixConn) (int, error) { return s.euid + 1, nil }
 	})
-	for _, path := range []string{"/reload", "/upgrade", "/rollback", "/scale", "/stop"} {
+	for _, path := range []string{"/reload", "/upgrade", "/rollback", "/scale", "/weights", "/stop"} {
 		if res, body := f.answerOf(t, "POST", path, ""); res.StatusCode != 403 || !strings.Contains(body, "may not control") {
 			t.Errorf("%s: have %d %s", path, res.StatusCode, body)
 		}

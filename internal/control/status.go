@@ -2,8 +2,9 @@ package control
 
 import "time"
 
-// Schema is the version of the status document. It rises when a field changes
-// its meaning or goes away; new fields do not raise it.
+// Schema is the version of what the control socket speaks. It rises when a field
+// of an answer changes its meaning or goes away, and with what can be asked for.
+// New fields of answers do not raise it.
 const Schema = 1
 
 // States of the service (Status.State).
@@ -119,6 +120,8 @@ type Generation struct {
 	Age float64 `json:"age_seconds"`
 	// Workers wanted; Processes lists those there are.
 	Workers int `json:"workers"`
+	// Dispatch is the policy by which it gets connections, "" if it gets none.
+	Dispatch string `json:"dispatch,omitempty"`
 	// Binary that its workers run, respawned ones too.
 	Binary Binary `json:"binary"`
 	// Ledger accounts for its connections.
@@ -144,6 +147,8 @@ type Worker struct {
 	Started time.Time `json:"started"`
 	// Open connections that it has acknowledged and not closed.
 	Open int64 `json:"open"`
+	// Weight among the workers, where the policy has weights.
+	Weight *int `json:"weight,omitempty"`
 	// Dispatched connections: sent to it since it started.
 	Dispatched uint64 `json:"dispatched"`
 	// Unacked connections: sent and not acknowledged, still the master's.

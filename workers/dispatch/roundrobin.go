@@ -4,22 +4,16 @@ package dispatch
 // slot that has room, whatever else its worker has to do. Every listener has a
 // turn of its own: with one for all, listeners whose connections alternate
 // would each feed the same half of the workers.
+//
+// Its name is round-robin.
 func RoundRobin() Policy { return &roundRobin{} }
 
-type roundRobin struct {
-	// last is the slot, not the index, that each listener's latest connection
-	// went to: when workers before it come or go, the indices shift, and the
-	// turn must not.
-	last []int
-}
+type roundRobin struct{ turns turns }
 
 func (*roundRobin) Name() string { return "round-robin" }
 
 func (r *roundRobin) Pick(c Conn, ws []Worker) int {
-	for len(r.last) <= c.Listener {
-		r.last = append(r.last, -1)
-	}
-	last := &r.last[c.Listener]
+	last := r.turns.of(c.Listener)
 	first := -1
 	for i := range ws {
 		if ws[i].Free <= 0 {
@@ -38,4 +32,16 @@ func (r *roundRobin) Pick(c Conn, ws []Worker) int {
 		*last = ws[first].Slot
 	}
 	return first
+}
+
+// turns has the slot, not the index, that each listener's latest connection went
+// to: when workers before it come or go, the indices shift, and the turn must
+// not.
+type turns struct{ last []int }
+
+func (t *turns) of(listener int) *int {
+	for len(t.last) <= listener {
+		t.last = append(t.last, -1)
+	}
+	return &t.last[listener]
 }

@@ -143,21 +143,6 @@ func TestRoundRobinsAreIndependent(t *testing.T) {
 	}
 }
 
-func TestRoundRobinDoesNotAllocate(t *testing.T) {
-	p, ws := dispatch.RoundRobin(), slots(0, 1, 2, 3)
-	if n := testing.AllocsPerRun(100, func() { p.Pick(dispatch.Conn{}, ws) }); n != 0 {
-		t.Errorf("Pick allocates %v times", n)
-	}
-}
-
-func BenchmarkRoundRobin(b *testing.B) {
-	p, ws := dispatch.RoundRobin(), slots(0, 1, 2, 3, 4, 5, 6, 7)
-	b.ReportAllocs()
-	for b.Loop() {
-		p.Pick(dispatch.Conn{}, ws)
-	}
-}
-
 func TestListenersTakeTurnsOfTheirOwn(t *testing.T) {
 	p := dispatch.RoundRobin()
 	ws := []dispatch.Worker{{Slot: 1, Free: 9}, {Slot: 2, Free: 9}}

@@ -22,7 +22,8 @@
 // descriptors is load, not an error ([ErrLoad] on the sending side,
 // [Frame].Missing on the receiving one).
 //
-// It is usable alone, on any Unix, and empty elsewhere. It promises no
-// compatibility before v1: both ends are expected to be built from the same
-// module, or from versions that agree on [Version].
+// It is usable alone, on any Unix, and empty elsewhere. Both ends may be of
+// different releases: the format never changes, and what the messages mean to
+// whom the caller settles by messages. It promises no compatibility of its API
+// before v1.
 package ipc

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// Version is the first byte of every message.
+	// Version is the first byte of every message: a mark that never changes.
 	Version = 1
 	// HeaderSize is the number of bytes before the payload.
 	HeaderSize = 8

@@ -108,6 +108,7 @@ type Options struct {
 	IdleGrace    *time.Duration `json:"idle_grace,omitempty"`
 	DrainSpread  *time.Duration `json:"drain_spread,omitempty"`
 	MaxDraining  *int           `json:"max_draining,omitempty"`
+	Dispatch     string         `json:"dispatch,omitempty"` // see policy.go of the application; with the prefix worker- in workers only
 	ReadyCheck   string         `json:"ready_check,omitempty"`
 	PIDFile      string         `json:"pid_file,omitempty"`
 	User         string         `json:"user,omitempty"`

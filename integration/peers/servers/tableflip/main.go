@@ -18,12 +18,18 @@ import (
 	"time"
 
 	"github.com/baton-go/baton/integration/load"
+	"github.com/baton-go/baton/integration/peers/tiny"
 	"github.com/cloudflare/tableflip"
 )
 
 func main() {
 	pidFile := flag.String("pid-file", "", "`path` of the pid file")
+	file := flag.String("tiny", "", "be fast rather than versatile, with the file at `path`")
 	flag.Parse()
+	handler := load.Handler(strconv.Itoa(os.Getpid()))
+	if *file != "" {
+		handler = tiny.Handler(strconv.Itoa(os.Getpid()), *file)
+	}
 	log.SetPrefix(fmt.Sprintf("%d ", os.Getpid()))
 
 	upg, err := tableflip.New(tableflip.Options{PIDFile: *pidFile})
@@ -49,7 +55,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	server := http.Server{Handler: load.Handler(strconv.Itoa(os.Getpid()))}
+	server := http.Server{Handler: handler}
 	go func() {
 		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			log.Println("serve:", err)

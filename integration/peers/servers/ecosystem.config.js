@@ -2,7 +2,7 @@
 module.exports = {
   apps: [{
     name: 'app',
-    script: 'server.js',
+    script: process.env.SCRIPT,
     instances: Number(process.env.WORKERS),
     exec_mode: 'cluster',
     wait_ready: true,
