@@ -72,10 +72,13 @@ func follow(s *service) {
 // passed to a later one by the test.
 func (s *service) masterProcess() process {
 	s.t.Helper()
-	p, err := readProcess(s.masterPID())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	var p process
+	// One that has just been replaced may have answered, and ended since.
+	eventually(s.t, waitTime, "there is a master", func() bool {
+		var err error
+		p, err = readProcess(s.masterPID())
+		return err == nil
+	})
 	return p
 }
 
