@@ -146,10 +146,12 @@ type reaping struct {
 	changed  chan struct{}              // closed and renewed at each change
 }
 
+// add is called before anybody waits for the first process of session.
 func (r *reaping) add(session int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sessions[session] = true
+	delete(r.statuses, session) // of another process that had the pid
 }
 
 func (r *reaping) knows(session int) bool {
