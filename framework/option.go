@@ -242,8 +242,8 @@ func MaxDraining(n int) Option { return maxDrainingVar.code(n) }
 // machines whose memory does not hold both: there is never more than one worker
 // above what there are otherwise. Once the first of the new ones is ready, both
 // generations serve; an old worker drains, and when it has gone another new one
-// starts. Should one of them fail meanwhile, the release is refused: the new ones
-// drain, and the old generation is whole again.
+// starts. Should one of them fail meanwhile, the release is refused, and the way is
+// gone back in the same steps.
 //
 // A deploy takes as long as its drains do, one after the other: mind DrainTimeout
 // where there are long requests. The verdict of a reload comes at its end, that of

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/baton-go/baton/integration/load"
 	"github.com/baton-go/baton/integration/testapp/config"
 	"github.com/baton-go/baton/internal/control"
 )
@@ -63,7 +64,7 @@ func TestRollingDeployNeedsOneWorkerMoreAndLosesNothing(t *testing.T) {
 			cfg.StreamFor = time.Second
 			finish := s.start(cfg)
 			most := countWorkers(s)
-			for i := range tier(2, 10) {
+			for i := range tier(1, 10) {
 				version := fmt.Sprintf("v%d", i+2)
 				installVersion(s, version)
 				v := deploy(s)
@@ -94,7 +95,7 @@ func TestRollingDeployNeedsOneWorkerMoreAndLosesNothing(t *testing.T) {
 // undone.
 func TestRollingReleaseThatFailsOnItsWayIsTakenBack(t *testing.T) {
 	s := newService(t, appConfig{Version: "v1", Workers: 3}, withEnv(rolling))
-	finish := s.start(allClasses())
+	finish := s.start(load.Config{Plans: append(kept(), load.Plan{Class: load.PerConn, Clients: 2})})
 	bad := s.cfg
 	bad.Version, bad.Fail, bad.FailIf = "v2", config.FailBuild, filepath.Join(t.TempDir(), "fail")
 	s.install(bad)
@@ -128,6 +129,81 @@ func TestRollingReleaseThatFailsOnItsWayIsTakenBack(t *testing.T) {
 	requireCoherent(s, "v2", 3)
 	requireNothingLost(s, finish())
 	requireStops(s)
+}
+
+// One that fails at its last step has all of the service by then. It gives it back
+// step by step: the clients of its other workers are not told to close.
+func TestRollingReleaseThatFailsLateIsTakenBackStepByStep(t *testing.T) {
+	s := newService(t, appConfig{Version: "v1", Workers: 3}, withEnv(rolling))
+	slow := load.Plan{Class: load.Slow, Clients: 9} // so that drains take a while
+	finish := s.start(load.Config{Plans: append(kept(), slow), SlowFor: 500 * time.Millisecond})
+	installVersion(s, "v2")
+	verdict := begin(s, control.StateReloading, s.client.Reload)
+	st := s.waitStatus("the last old worker drains", func(st control.Status) bool {
+		n := slotsOf(st)
+		return n[1] == 0 && n[2] == 3 && len(st.Generations) == 2
+	})
+	most := countWorkers(s)
+	signalPID(t, st.Generations[1].Processes[0].PID, syscall.SIGKILL)
+	if v := <-verdict; v.OK || !strings.Contains(v.Reason, "signal: killed") {
+		t.Errorf("%+v", v)
+	}
+	s.waitStatus("only the old generation", oneGeneration)
+	requireCoherent(s, "v1", 3)
+	if n := most(); n > 4 {
+		t.Errorf("%d workers at a time, want 4 at most", n)
+	}
+	died := 0
+	for _, line := range s.log.all() {
+		if strings.Contains(line, "worker died worker=2.") {
+			died++
+		}
+	}
+	if died != 1 {
+		t.Errorf("%d workers of the release that failed have died: it is not to be started again", died)
+	}
+	r := finish()
+	t.Logf("\n%s", r)
+	for class, tally := range r.Classes {
+		if tally.ConnectionClose > 0 || tally.Timeouts+tally.Refused > 0 {
+			t.Errorf("%s: %d were told to close, %d timed out, %d refused", class, tally.ConnectionClose, tally.Timeouts, tally.Refused)
+		}
+	}
+	requireStops(s)
+}
+
+// What comes while a release is taken back, which may be the remedy, does not wait
+// for that.
+func TestDeployWhileAReleaseIsTakenBack(t *testing.T) {
+	for name, deploy := range map[string]func(*service) control.Verdict{
+		"reload": (*service).reload, "upgrade": (*service).upgrade,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, appConfig{Version: "v1", Workers: 2}, withEnv(rolling))
+			finish := s.start(load.Config{Plans: kept()})
+			bad := s.cfg
+			bad.Version, bad.Fail, bad.FailIf = "v2", config.FailBuild, filepath.Join(t.TempDir(), "fail")
+			s.install(bad)
+			lasting := s.openRequests(2, "/slow?d=1s")
+			verdict := begin(s, control.StateReloading, s.client.Reload)
+			s.waitStatus("both generations serve", func(st control.Status) bool { return len(slotsOf(st)) == 2 })
+			if err := os.WriteFile(bad.FailIf, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if v := <-verdict; v.OK {
+				t.Errorf("%+v", v)
+			}
+			installVersion(s, "v3")
+			if v := deploy(s); !v.OK {
+				t.Fatalf("%+v", v)
+			}
+			requireAnswers(t, lasting, waitTime)
+			s.waitStatus("only the new generation", oneGeneration)
+			requireCoherent(s, "v3", 2)
+			requireConnectionsUnnoticed(t, finish())
+			requireStops(s)
+		})
+	}
 }
 
 // A generation that rolls can be scaled, its master be killed, and the service be

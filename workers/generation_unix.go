@@ -70,6 +70,9 @@ func (g *generation) slot(n int) *slot {
 // wants says whether g is to have a worker in slot n.
 func (g *generation) wants(n int) bool { return n > g.ceded && n <= g.wanted }
 
+// slotsWanted is in how many slots it is to have one.
+func (g *generation) slotsWanted() int { return g.wanted - g.ceded }
+
 // occupied says whether a worker that serves, or will, is in slot n.
 func (g *generation) occupied(n int) bool {
 	s := g.slots[n]
@@ -157,6 +160,8 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 			p.discard(g, &RefusedError{Generation: g.number, Reason: err.Error(), Err: err})
 		} else if wanted && p.rolls(g) {
 			p.unroll(&RefusedError{Generation: g.number, Reason: err.Error(), Err: err})
+		} else if p.goesBack(g) {
+			// Nobody comes in its place.
 		} else if wanted {
 			s.lastExit = err.Error()
 			p.emit(WorkerUnstarted{Worker: ID{Generation: g.number, Slot: n}, Reason: err.Error(), Respawn: p.respawn(g, n, 0)})

@@ -95,6 +95,7 @@ func (p *Pool) Freeze() error {
 	p.d.close(true)
 	var readers []chan struct{}
 	err := p.do(func() {
+		p.endRoll(nil) // one that goes back: the next master is told of one that serves
 		p.frozen = true
 		if p.record.busy { // the next master's comes after it
 			readers = append(readers, p.record.done)

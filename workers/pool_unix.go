@@ -289,6 +289,7 @@ func (p *Pool) Commit(number int) error {
 		move(&g.state, GenerationIsServing, generationMoves)
 		g.timer.Stop()
 		g.served = time.Now()
+		p.endRoll(nil) // one that goes back
 		old := p.serving
 		p.serving, p.succeeds = g, false
 		for _, c := range g.children {
@@ -493,11 +494,8 @@ func (p *Pool) Stop(timeout time.Duration, reason string) {
 func (p *Pool) stop(timeout time.Duration, reason string) {
 	p.stopping = true
 	p.stopBy = time.Now().Add(timeout)
-	if r := p.rolling; r != nil {
-		p.rolling, r.err = nil, ErrStopped
-		close(r.done)
-	}
 	p.d.noReturns()
+	p.endRoll(ErrStopped)
 	for _, g := range slices.Clone(p.generations) {
 		if g.state == GenerationStarting || g.state == GenerationIsReady {
 			p.discard(g, &RefusedError{Generation: g.number, Reason: "the service stops", Err: ErrStopped})

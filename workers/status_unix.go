@@ -23,7 +23,7 @@ func (p *Pool) Status() (s Status, err error) {
 				continue // never served, and on its way out
 			}
 			gs := GenerationStatus{
-				Number: g.number, State: g.state, Wanted: g.wanted - g.ceded, Started: g.born,
+				Number: g.number, State: g.state, Wanted: g.slotsWanted(), Started: g.born,
 				Path: g.binary.Path, Size: g.binary.Size, MTime: g.binary.MTime, Build: g.binary.Build,
 				Options: g.options, Ledger: g.ledger.status(p.d.pending(g.ledger, g.windows())), Drained: g.outcome.With(Drained{}),
 			}

@@ -263,6 +263,7 @@ func (p *Pool) exited(c *child, status string) {
 			reason = fmt.Sprintf("worker %s: %s", c.id, reason)
 		}
 		p.discard(g, &RefusedError{Generation: g.number, Reason: reason, Stderr: output})
+	case p.goesBack(g):
 	case p.rolls(g) && !p.stopping && !c.expected:
 		p.unroll(&RefusedError{Generation: g.number, Reason: fmt.Sprintf("worker %s: %s", c.id, s.lastExit), Stderr: output})
 	case g.state == GenerationIsServing && !p.stopping && !c.expected && g.wants(c.id.Slot):
@@ -373,7 +374,7 @@ func (p *Pool) giveUp(now time.Time) {
 	if p.serving == nil || p.stopping {
 		return
 	}
-	if p.serving.count(WorkerServing) > 0 || p.rolling != nil {
+	if p.serving.count(WorkerServing) > 0 || p.rolling != nil && p.rolling.old.count(WorkerServing) > 0 {
 		p.unserved = time.Time{}
 		return
 	}
