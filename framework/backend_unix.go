@@ -5,6 +5,7 @@ package framework
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"runtime"
 	"time"
@@ -139,7 +140,15 @@ func (m *master) serveControl() error {
 	case <-m.noControl:
 		return nil
 	}
-	err := m.control.Serve(m.socket)
+	var err error
+	for served := (*net.UnixListener)(nil); ; {
+		socket := m.controlSocket()
+		if socket == served { // it has not been put back by another
+			break
+		}
+		served = socket
+		err = m.control.Serve(served)
+	}
 	<-m.noControl
 	return err
 }

@@ -63,6 +63,7 @@ type master struct {
 	pool    *workers.Pool
 	arbiter *arbiter
 	control *control.Server
+	upkeep  upkeep
 
 	// The jobs', which run one at a time.
 	next      int         // number of the next generation
@@ -185,6 +186,10 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	{
 		quit := make(chan struct{})
 		g.Add(func() error { return m.rotateTickets(quit) }, func(error) { close(quit) })
+	}
+	{
+		quit := make(chan struct{})
+		g.Add(func() error { return m.keepUp(quit) }, func(error) { close(quit) })
 	}
 	g.Add(m.serveControl, func(error) { m.stopControl() })
 	err = g.Run()
@@ -322,6 +327,7 @@ func (m *master) claimDir() error {
 		}
 		m.socket = socket
 	}
+	m.upkeep.socket = fileAt(m.dir.Socket())
 	socket, err := m.socket.File()
 	if err != nil {
 		return fmt.Errorf("baton: control socket: %w", err)
@@ -463,11 +469,14 @@ func (m *master) release() {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
 			}
-			if !left && (m.foreign == nil || m.took.Load()) {
+			_, _ = m.restoreLock() // or what is there might be another's
+			if m.dir.Holds() && !left && (m.foreign == nil || m.took.Load()) {
 				_ = m.dir.RemoveRecord()
 				_ = m.dir.Tidy()
 			}
-			_ = m.dir.Remove()
+			if m.dir.Holds() {
+				_ = m.dir.Remove()
+			}
 			_ = m.lock.Release()
 		}
 	}

@@ -202,15 +202,22 @@ func (m *master) foster() int {
 	return n
 }
 
+var errNoLock = errors.New("the lock of the runtime directory is gone")
+
 // keepRecord begins to write down who the workers are.
 func (m *master) keepRecord() {
 	there := true // perhaps, of a master before
 	m.pool.KeepRecord(m.dir.AdoptSocket(), m.leash, func(data []byte) (err error) {
 		switch {
+		case !m.dir.Holds():
+			m.keptRecord(data != nil) // it is written once the lock is put back
+			return errNoLock
 		case data != nil:
 			there = true
 			err = m.dir.WriteRecord(data)
+			m.keptRecord(true)
 		case there:
+			m.keptRecord(false)
 			err = m.dir.RemoveRecord()
 			there = err != nil
 		}

@@ -3,6 +3,7 @@
 package workers
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -94,6 +95,45 @@ func (p *Pool) KeepRecord(socket string, leash *os.File, write func([]byte) erro
 	})
 }
 
+// Rewrite writes the record again, though nothing has changed: it is gone. It
+// returns when it is there, or cannot be written, or after a second.
+func (p *Pool) Rewrite() error {
+	late := time.After(recordWait)
+	asked := false
+	for {
+		var written chan struct{}
+		failed := false
+		err := p.do(func() {
+			r := &p.record
+			if !asked {
+				asked = true
+				r.changed.Store(true)
+			}
+			p.note()
+			if failed = r.failing && !r.busy; r.busy || r.changed.Load() && !p.frozen {
+				written = r.done
+			}
+		})
+		switch {
+		case err != nil:
+			return err
+		case failed:
+			return errNotWritten
+		case written == nil:
+			return nil
+		}
+		select {
+		case <-written:
+		case <-late:
+			return errNotWritten
+		case <-p.ended:
+			return ErrStopped
+		}
+	}
+}
+
+var errNotWritten = errors.New("the record cannot be written")
+
 // note begins to write what has changed, if nothing is being written.
 func (p *Pool) note() {
 	r := &p.record
@@ -134,6 +174,9 @@ func (p *Pool) noted(named []*child, err error) {
 		}
 		r.failing = true // the next tick tries again
 		return
+	}
+	if r.failing {
+		p.emit(RecordWritten{})
 	}
 	r.failing = false
 	for _, c := range named {
