@@ -20,6 +20,7 @@ import (
 
 type handover struct {
 	Protocol    Versions           `json:"protocol"` // that can read it
+	Clocks      *reading           `json:"clocks,omitempty"`
 	NextID      uint64             `json:"next_id"`
 	Override    int                `json:"override"`
 	Accepted    map[string]uint64  `json:"accepted"` // by listener key
@@ -222,7 +223,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		}
 		h.Generations = append(h.Generations, gs)
 	}
-	return encode(h), files, err
+	return h.encode(), files, err
 }
 
 // record describes g without its workers and its environment.
@@ -289,6 +290,7 @@ func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
 		in.Close()
 		return nil, fmt.Errorf("handover is of protocol %s, this master speaks %s: %w", in.state.Protocol, protocol, ErrIncompatible)
 	}
+	theClocks.read(&in.state, in.state.Clocks)
 	want := filesOf(in.state.Queue)
 	for _, g := range in.state.Generations {
 		want++

@@ -75,6 +75,7 @@ func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 	if err := json.Unmarshal(data, &o.record); err != nil {
 		return nil, fmt.Errorf("record of the dead master: %w", err)
 	}
+	theClocks.read(&o.record, o.record.Clocks)
 	readable := protocol.Meets(o.record.Protocol)
 	seen := map[int]bool{}
 	for _, g := range o.record.Generations {
@@ -125,7 +126,7 @@ func (o *Orphans) Without(pid int) []byte {
 		ws := slices.Clone(r.Generations[i].Workers)
 		r.Generations[i].Workers = slices.DeleteFunc(ws, func(w childRecord) bool { return w.PID == pid })
 	}
-	return encode(r)
+	return r.encode()
 }
 
 // Abandoned returns those of the dead master's listeners that are not among keys

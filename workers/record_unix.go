@@ -25,9 +25,10 @@ import (
 // secrets, and each worker has its own.
 type poolRecord struct {
 	Protocol    Versions           `json:"protocol"` // that can read it
-	PID         int                `json:"pid"`      // of the master
-	Start       uint64             `json:"start"`    // of the master, as that of a worker
-	Next        int                `json:"next"`     // number of the next generation
+	Clocks      *reading           `json:"clocks,omitempty"`
+	PID         int                `json:"pid"`   // of the master
+	Start       uint64             `json:"start"` // of the master, as that of a worker
+	Next        int                `json:"next"`  // number of the next generation
 	Override    int                `json:"override"`
 	Drained     Drained            `json:"drained"`
 	Listeners   []listenerRecord   `json:"listeners"`
@@ -226,7 +227,7 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 		}
 		r.Listeners = append(r.Listeners, l)
 	}
-	return encode(r), named
+	return r.encode(), named
 }
 
 // identify learns when c's process started, while its pid is surely its own.
