@@ -69,6 +69,7 @@ type masterSettings struct {
 	RuntimeDir string // as configured; "": the default
 	PIDFile    string // "": none
 	User       string // of the workers; "": the master's own
+	Orphans    bool   // workers of User may hold listeners, too
 	// EnvFile is here because the master reads it, for the generations that it
 	// starts: one with another file was given the wrong environment.
 	EnvFile string // "": none
@@ -87,6 +88,7 @@ func (m masterSettings) differs(other masterSettings) []string {
 		{"RuntimeDir", m.RuntimeDir == other.RuntimeDir},
 		{"PIDFile", m.PIDFile == other.PIDFile},
 		{"User", m.User == other.User},
+		{"Orphans", m.Orphans == other.Orphans},
 		{"EnvFile", m.EnvFile == other.EnvFile},
 	} {
 		if !f.same {

@@ -77,7 +77,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	o := mustResolve(t, nil,
 		Dispatch(dispatch.Hash()), Dispatch(dispatch.Weighted(3, 1)), Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
 		ReadyTimeout(time.Minute), KillTimeout(0), HangTimeout(0), GiveUpAfter(time.Hour),
-		BakeTime(time.Minute), OrphanTimeout(0), IdleGrace(0), DrainSpread(time.Minute), MaxDraining(1), Rolling(true), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
+		BakeTime(time.Minute), OrphanTimeout(0), Orphans(true), IdleGrace(0), DrainSpread(time.Minute), MaxDraining(1), Rolling(true), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
 		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660)),
 		Handle("admin", h), NoMove("admin"), NoMove("tcp::0"), OnAdopt("tcp::0", adopt), OnAdopt("admin", adopt), SingleProcess(), StopOn(ctx), StopOn(ctx),
 		HTTPServer(func(*http.Server) { calls++ }), OnEvent(func(workers.Event) { calls++ }),
@@ -94,7 +94,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 				{Name: "tcp::0", Network: "tcp", Address: ":0"},
 				{Name: "admin", Network: "unix", Address: "/run/a.sock", Mode: 0o660},
 			},
-			PIDFile: "/run/a.pid", RuntimeDir: "/run/a",
+			PIDFile: "/run/a.pid", RuntimeDir: "/run/a", Orphans: true,
 		},
 	}
 	if diff := cmp.Diff(want, o.settings, cmp.AllowUnexported(settings{})); diff != "" {
@@ -270,6 +270,7 @@ func TestDiffersNamesWhatNeedsAnotherMaster(t *testing.T) {
 		{func(m *masterSettings) { m.RuntimeDir = "" }, []string{"RuntimeDir"}},
 		{func(m *masterSettings) { m.PIDFile = "" }, []string{"PIDFile"}},
 		{func(m *masterSettings) { m.User = "v" }, []string{"User"}},
+		{func(m *masterSettings) { m.Orphans = true }, []string{"Orphans"}},
 		{func(m *masterSettings) { m.EnvFile = "" }, []string{"EnvFile"}},
 		{func(m *masterSettings) { *m = masterSettings{} }, []string{"Listeners", "RuntimeDir", "PIDFile", "User", "EnvFile"}},
 	} {

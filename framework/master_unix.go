@@ -278,6 +278,11 @@ func (m *master) openDir() error {
 		}
 		m.dir, err = rundir.Open(path)
 	}
+	if err == nil && m.o.account != nil && m.o.Orphans {
+		if problem := m.dir.Admit(int(m.o.account.UID)); problem != nil {
+			return configError([]string{m.o.source("Orphans", "true") + ": " + problem.Error()})
+		}
+	}
 	switch said, ok := m.o.said["RuntimeDir"]; {
 	case err == nil:
 		return nil

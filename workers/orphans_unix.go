@@ -118,6 +118,9 @@ func (o *Orphans) Next() int { return o.record.Next }
 // Master returns the pid that the dead master had.
 func (o *Orphans) Master() int { return o.record.PID }
 
+// UID returns the user that they run as, 0 if it is the dead master's.
+func (o *Orphans) UID() int { return o.record.UID }
+
 // Without returns the record without the worker of that pid.
 func (o *Orphans) Without(pid int) []byte {
 	r := o.record
@@ -215,7 +218,7 @@ func (o *Orphans) Meet(f *os.File) error {
 		return err
 	}
 	var m *orphan
-	if uid == o.uid || uid == 0 {
+	if uid == o.uid || uid == 0 || uid == o.record.UID {
 		m = o.find(pid)
 	}
 	if m == nil {

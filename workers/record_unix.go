@@ -26,9 +26,10 @@ import (
 type poolRecord struct {
 	Protocol    Versions           `json:"protocol"` // that can read it
 	Clocks      *reading           `json:"clocks,omitempty"`
-	PID         int                `json:"pid"`   // of the master
-	Start       uint64             `json:"start"` // of the master, as that of a worker
-	Next        int                `json:"next"`  // number of the next generation
+	PID         int                `json:"pid"`           // of the master
+	Start       uint64             `json:"start"`         // of the master, as that of a worker
+	UID         int                `json:"uid,omitempty"` // of the workers; 0: the master's
+	Next        int                `json:"next"`          // number of the next generation
 	Override    int                `json:"override"`
 	Drained     Drained            `json:"drained"`
 	Listeners   []listenerRecord   `json:"listeners"`
@@ -220,6 +221,9 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 		Protocol: protocol, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained, Generations: gs,
 	}
 	r.Start, _ = startTime(r.PID)
+	if p.cfg.Account != nil {
+		r.UID = int(p.cfg.Account.UID)
+	}
 	for _, a := range p.acceptors {
 		l := listenerRecord{Key: a.key, Spec: a.l.Spec(), Bound: a.l.Addr().String(), Shared: a.l.Shared()}
 		if raw, err := a.l.File().SyscallConn(); err == nil {

@@ -19,9 +19,10 @@ const dirMode fs.FileMode = 0o700
 type Dir struct {
 	path string
 
-	mu   sync.Mutex
-	ours bool  // Baton made it, so Baton removes it
-	lock *Lock // of this process, nil if none was taken
+	mu    sync.Mutex
+	ours  bool  // Baton made it, so Baton removes it
+	guest int   // user who may search it, see Admit; 0: none
+	lock  *Lock // of this process, nil if none was taken
 }
 
 // Open makes the directory with mode 0700, the missing ones above it too, or

@@ -21,7 +21,13 @@ func (d *Dir) Restore() (made bool, err error) {
 	if made {
 		d.mu.Lock()
 		d.ours = true
+		guest := d.guest
 		d.mu.Unlock()
+		if guest != 0 {
+			if err := d.Admit(guest); err != nil {
+				return made, err
+			}
+		}
 	}
 	return made, check(d.path, os.Geteuid())
 }
