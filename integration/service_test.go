@@ -46,6 +46,7 @@ type service struct {
 	last   control.Status // ditto
 	env    []string
 	args   []string
+	uid    int // of the service; 0: the test's
 	files  int // RLIMIT_NOFILE of the service; 0: the test's
 
 	wrapper  []string // what starts the binary; see inContainer
@@ -141,6 +142,9 @@ func (s *service) launch() {
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if s.uid != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
+	}
 	if s.terminal != nil {
 		s.attach(cmd)
 	}
