@@ -113,6 +113,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	if err := checkFiles(o, m.cpus); err != nil {
 		return err
 	}
+	makeSpareThreads(spareThreads)
 	signals := catchMasterSignals()
 	defer func() {
 		if !m.replaced.Load() {

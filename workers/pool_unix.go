@@ -36,6 +36,8 @@ type Config struct {
 
 	// Policies finds what Options.Dispatch names; nil: dispatch.Parse.
 	Policies func(name string) (dispatch.Policy, error)
+
+	cell *cell // in which those of Account are started
 }
 
 // Pool supervises workers and hands connections to them. Its state belongs to
@@ -127,6 +129,10 @@ const tick = 500 * time.Millisecond
 func (p *Pool) Run() error {
 	defer p.events.close()
 	defer p.reserve.close()
+	if p.cfg.Account != nil {
+		p.cfg.cell = newCell()
+		defer p.cfg.cell.close()
+	}
 	defer p.forget()
 	defer p.rest()
 	go p.stderr.run()

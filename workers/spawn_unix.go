@@ -133,8 +133,8 @@ func start(b *Binary, id ID, cfg Config, env []string, stderr io.Writer) (s *sta
 		s.proc, err = startProcess(b.execPath(workerBinary), append([]string{title}, cfg.Argv[1:]...), attr)
 		return err
 	}
-	if cfg.Account != nil {
-		err = confined(exec)
+	if cfg.cell != nil {
+		err = cfg.cell.confined(exec)
 	} else {
 		err = exec()
 	}
