@@ -148,8 +148,9 @@ func (c *child) repeats(typ uint8) bool {
 	return typ >= msgIntro && c.heard&(1<<(typ-msgIntro)) != 0
 }
 
-// maxDiscards is how many messages' files are closed at a time for one worker.
-const maxDiscards = 4
+// maxDiscards is how many messages' files are closed at a time for one worker,
+// beside those of the one that has just been read.
+const maxDiscards = 1
 
 // discard closes files that a worker has sent and nobody wants. Some closes take
 // their time, and nobody waits for them: but one who sends more than can be closed
