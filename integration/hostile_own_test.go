@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/baton-go/baton/internal/control"
 )
@@ -95,6 +98,41 @@ func underAnother(s *service) {
 	if os.Getuid() == 0 {
 		accessible(s)
 		s.env = append(s.env, "BATON_USER=nobody")
+	}
+}
+
+// socketPair is what a journal has with a service.
+func socketPair() (r, w *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "journal"), os.NewFile(uintptr(fds[1]), "stderr"), nil
+}
+
+// The socket of a journal is everybody's. Who ends it takes the log from its
+// master, and nothing else.
+func TestWorkerCanEndTheLogAndNotTheMaster(t *testing.T) {
+	s := newService(t, appConfig{Version: "v1", Workers: 2, Options: appOptions{KillTimeout: new(500 * time.Millisecond)}},
+		underAnother, func(s *service) { s.journal = true })
+	master := s.masterPID()
+	lines := len(s.log.all())
+	w := attackBy(s, "1.1", "do=shutdown-all")
+	waitReplaced(s, w)
+	for range 2 {
+		if v := s.reload(); !v.OK {
+			t.Errorf("reload: %+v", v)
+		}
+	}
+	if n := len(s.log.all()); n > lines+1 {
+		t.Fatalf("the log goes on: %q", s.log.all()[lines:])
+	}
+	if a := s.get("/version"); a.version != "v1" || s.masterPID() != master {
+		t.Errorf("%+v by master %d, was %d", a, s.masterPID(), master)
+	}
+	s.signal(syscall.SIGTERM)
+	if code := s.exitCode(); code != 0 {
+		t.Errorf("exit status %d", code)
 	}
 }
 
