@@ -70,6 +70,7 @@ type Pool struct {
 	abandoned   bool // another master has the workers
 	failure     error
 	lastTick    time.Time
+	pace        time.Duration // until the next
 	unserved    time.Time     // since when nobody serves; zero when somebody does
 	refused     *RefusedError // the last
 	highest     int           // number of a generation so far
@@ -119,9 +120,6 @@ func New(cfg Config) *Pool {
 	return p
 }
 
-// tick is how often the pool looks after its workers.
-const tick = 500 * time.Millisecond
-
 // Run is the pool's loop. It returns nil after Stop, when the last worker is
 // gone, and ErrGaveUp if nobody served for GiveUpAfter.
 func (p *Pool) Run() error {
@@ -132,17 +130,25 @@ func (p *Pool) Run() error {
 	go p.stderr.run()
 	defer p.stderr.close()
 	defer close(p.ended)
-	p.lastTick = time.Now() // the first tick can be late, too
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
+	p.lastTick, p.pace = time.Now(), tick // the first tick can be late, too
+	timer := time.NewTimer(tick)
+	defer timer.Stop()
 	for !p.abandoned && (!p.stopping || len(p.generations) > 0) {
 		select {
 		case f := <-p.posts:
 			f()
-		case <-ticker.C:
-			if !p.frozen {
-				p.inspect(time.Now())
+			if p.pace > tick {
+				p.pace = tick
+				timer.Reset(tick)
 			}
+		case <-p.d.quiet.stirred:
+			timer.Reset(0)
+		case <-timer.C:
+			if now := time.Now(); !p.frozen {
+				p.inspect(now)
+				p.pace = p.nextPace(now)
+			}
+			timer.Reset(p.pace)
 		}
 		p.note()
 	}

@@ -308,7 +308,7 @@ const dumpTime = time.Second
 // inspect pings the workers, takes those that do not answer out of the
 // rotation, and kills the one that has been silent for HangTimeout.
 func (p *Pool) inspect(now time.Time) {
-	late := now.Sub(p.lastTick) > 2*tick
+	late := now.Sub(p.lastTick) > p.pace+tick
 	p.lastTick = now
 	if late {
 		// We did not run ourselves: stopped, starved or suspended. The silence
