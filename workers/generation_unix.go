@@ -218,6 +218,7 @@ func (p *Pool) discard(g *generation, why *RefusedError) {
 		return
 	}
 	move(&g.state, GenerationIsDiscarded, generationMoves)
+	why.Stderr = unsaid(why.Reason, why.Stderr)
 	p.refused = why
 	g.timer.Stop()
 	why.Probe = g.probe

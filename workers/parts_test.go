@@ -63,6 +63,20 @@ type blocked chan struct{}
 
 func (b blocked) Write(p []byte) (int, error) { <-b; return 0, errors.New("nobody reads") }
 
+func TestStderrSaysNothingTwice(t *testing.T) {
+	const reason = "worker 1.1: build: no database"
+	for stderr, want := range map[string]string{
+		"": "",
+		"2026/01/01 00:00:00 app: " + reason: "",
+		"app: " + reason + " after all":      "app: " + reason + " after all",
+		"a hint\napp: " + reason:             "a hint\napp: " + reason,
+	} {
+		if have := unsaid(reason, stderr); have != want {
+			t.Errorf("of %q: %q, want %q", stderr, have, want)
+		}
+	}
+}
+
 func TestTraceIsReadFromItsHead(t *testing.T) {
 	f, err := anonFile("trace", 0)
 	if err != nil {
