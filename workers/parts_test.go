@@ -66,7 +66,7 @@ func (b blocked) Write(p []byte) (int, error) { <-b; return 0, errors.New("nobod
 func TestStderrSaysNothingTwice(t *testing.T) {
 	const reason = "worker 1.1: build: no database"
 	for stderr, want := range map[string]string{
-		"": "",
+		"":                                   "",
 		"2026/01/01 00:00:00 app: " + reason: "",
 		"app: " + reason + " after all":      "app: " + reason + " after all",
 		"a hint\napp: " + reason:             "a hint\napp: " + reason,
