@@ -127,7 +127,7 @@ func (c *Conn) take(keep bool, timeout time.Duration) *pull {
 	}
 	p := &pull{keep: keep, settled: make(chan bool, 1), left: make(chan struct{})}
 	c.pull = p
-	c.woken = true
+	c.deadline.woke = true
 	_ = c.inner.SetReadDeadline(past) // fails only if it is closed: then the Read ends, too
 	c.mu.Unlock()
 
@@ -168,5 +168,5 @@ func (c *Conn) settle(gone bool) {
 		return
 	}
 	c.pull = nil
-	_ = c.setReadDeadline(c.deadline)
+	_ = c.obey() // as in take
 }
