@@ -25,6 +25,10 @@ type Stream interface {
 // It embeds nothing: a method that went past it would also go past the proof,
 // or touch the connection after it has gone.
 type Conn struct {
+	// Owner is who serves the connection. It is set before net/http says
+	// anything of it, and not changed then.
+	Owner any
+
 	inner Stream
 	gone  atomic.Bool // taken away: inner is no longer ours. Set under mu.
 
