@@ -129,9 +129,11 @@ func start(b *Binary, id ID, cfg Config, env []string, stderr io.Writer) (s *sta
 		},
 		Sys: &syscall.SysProcAttr{Setpgid: true, Credential: cfg.Account.credential()},
 	}
-	exec := func() (err error) {
-		s.proc, err = startProcess(b.execPath(workerBinary), append([]string{title}, cfg.Argv[1:]...), attr)
-		return err
+	exec := func() error {
+		return impatiently(func() (err error) {
+			s.proc, err = startProcess(b.execPath(workerBinary), append([]string{title}, cfg.Argv[1:]...), attr)
+			return err
+		})
 	}
 	if cfg.Account != nil {
 		err = confined(exec)

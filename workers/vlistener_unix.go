@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -203,15 +202,6 @@ func (l *Listener) acknowledge() {
 	l.checkEmpty()
 }
 
-// roomFor says whether there is a descriptor to make a connection with.
-func roomFor(fd int) bool {
-	spare, err := fcntlDup(fd)
-	if err == nil {
-		unix.Close(spare)
-	}
-	return err == nil
-}
-
 func isLoad(err error) bool {
 	for _, errno := range []syscall.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
 		if errors.Is(err, errno) {
@@ -275,17 +265,20 @@ func newConn(l *Listener, in incoming) (c net.Conn, err error) {
 			unix.Close(in.token)
 		}
 	}()
-	f := os.NewFile(uintptr(in.fd), "connection")
-	inner, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
-		return nil, fmt.Errorf("connection: %w", err)
+	var made *conn
+	if l.info.Network == "unix" {
+		u := new(unixConn)
+		c, made = u, &u.conn
+	} else {
+		t := new(tcpConn)
+		c, made = t, &t.conn
 	}
-	if inner.RemoteAddr() == nil {
-		// The client has reset it. The net package never accepts such a one, and
-		// applications do not expect it.
-		inner.Close()
-		return nil, fmt.Errorf("connection: %w", unix.ENOTCONN)
+	if in.moved != nil {
+		// The application that had it may have changed that.
+		_ = unix.SetNonblock(in.fd, true)
+	}
+	if err := made.inner.open(in.fd, l.info.Network, l.addr); err != nil {
+		return nil, fmt.Errorf("connection: %w", err)
 	}
 	var first *leftover
 	moved := in.moved
@@ -298,13 +291,6 @@ func newConn(l *Listener, in incoming) (c net.Conn, err error) {
 	counters := l.w.counters
 	counters.open.Add(1)
 	counters.total.Add(1)
-	switch inner := inner.(type) {
-	case *net.TCPConn:
-		return &tcpConn{conn[*net.TCPConn]{inner: inner, l: l, moved: moved, first: first}}, nil
-	case *net.UnixConn:
-		return &unixConn{conn[*net.UnixConn]{inner: inner, l: l, moved: moved, first: first}}, nil
-	}
-	inner.Close()
-	counters.open.Add(-1)
-	return nil, fmt.Errorf("connection: unexpected %T on a %s listener", inner, l.info.Network)
+	made.l, made.moved, made.first = l, moved, first
+	return c, nil
 }
