@@ -228,3 +228,41 @@ func (c *child) owes(now time.Time, late bool) time.Duration {
 	}
 	return now.Sub(c.owing)
 }
+
+// accepted is how many connections c has accepted for itself: in all, and by our
+// numbers of the listeners.
+func (p *Pool) accepted(c *child) (all uint64, by []uint64) {
+	by = make([]uint64, len(p.acceptors))
+	for n, v := range readOwn(c.page, len(c.licences)) {
+		all += uint64(v)
+		if at, ok := p.listenerOf(c, uint16(n)); ok {
+			by[at] += uint64(v)
+		}
+	}
+	return all, by
+}
+
+// countOwn enters what c has accepted for itself into the books, at its end. As
+// long as it lives its counters are the books.
+func (p *Pool) countOwn(c *child) {
+	all, by := p.accepted(c)
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	c.gen.ledger.accepted += all
+	c.gen.ledger.acknowledged += all
+	for at, n := range by {
+		p.d.accepted[at] += n
+	}
+}
+
+// workersAccept says whether there is a listener on which a worker accepts.
+func (p *Pool) workersAccept() bool {
+	for _, g := range p.generations {
+		for _, c := range g.children {
+			if !c.stalled && p.inRotation(c) && slices.Contains(c.licences, licenceHeld) {
+				return true
+			}
+		}
+	}
+	return false
+}
