@@ -181,6 +181,7 @@ func (p *Pool) licenceAnswered(c *child, n uint16, accepts bool) {
 		p.misbehaved(c, errProtocol)
 		return
 	}
+	p.licensing.tell()
 	c.owing = time.Time{}
 	if slices.ContainsFunc(c.licences, licenceState.owing) {
 		c.owing = time.Now()
@@ -260,6 +261,52 @@ func (p *Pool) workersAccept() bool {
 	for _, g := range p.generations {
 		for _, c := range g.children {
 			if !c.stalled && p.inRotation(c) && slices.Contains(c.licences, licenceHeld) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// news is a channel that is closed when something has changed, and renewed.
+type news chan struct{}
+
+func (n *news) tell() {
+	close(*n)
+	*n = make(news)
+}
+
+// withdrawWait bounds the wait of a commit for those who are to accept no more.
+// One that does not answer is hung, and dealt with as such.
+const withdrawWait = time.Second
+
+// awaitWithdrawn waits until nobody accepts who is not in the rotation: who asks
+// after a deploy is answered by the release that it was of.
+func (p *Pool) awaitWithdrawn() {
+	late := time.After(withdrawWait)
+	for {
+		var changed news
+		if p.do(func() {
+			if p.withdraws() {
+				changed = p.licensing
+			}
+		}) != nil || changed == nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return
+		case <-p.ended:
+			return
+		}
+	}
+}
+
+func (p *Pool) withdraws() bool {
+	for _, g := range p.generations {
+		for _, c := range g.children {
+			if !p.inRotation(c) && !c.stalled && c.state <= WorkerIsDraining && slices.ContainsFunc(c.licences, func(s licenceState) bool { return s != licenceNone }) {
 				return true
 			}
 		}

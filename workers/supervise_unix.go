@@ -232,6 +232,7 @@ func (p *Pool) exited(c *child, status string) {
 		c.timer.Stop()
 	}
 	p.countOwn(c)
+	p.licensing.tell()
 	open, _ := readCounters(c.page)
 	cut := int(open)
 	if was == WorkerIsDraining || c.report != nil || g.state == GenerationIsDraining {
