@@ -187,18 +187,19 @@ func (s *httpServer) chain() {
 	})
 	state := s.srv.ConnState
 	s.srv.ConnState = func(c net.Conn, st http.ConnState) {
-		if mc, _ := beneath(c); mc != nil {
-			mc.State(st)
+		known := s.known(c)
+		if known != nil && known.conn != nil {
+			known.conn.State(st)
 		}
 		over := st == http.StateClosed || st == http.StateHijacked
 		if !over {
-			s.track(c, st)
+			s.track(known, st)
 		}
 		if state != nil {
 			state(c, st)
 		}
 		if over { // the drain waits for the application to have heard of it
-			s.track(c, st)
+			s.end(c, known, st)
 		}
 	}
 	// Requests inherit the life of the process, under whatever the application
@@ -245,29 +246,55 @@ func (c lifeContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-func (s *httpServer) track(c net.Conn, st http.ConnState) {
+// known returns what is known of a connection. It comes with the connection,
+// where that is ours: this is asked twice a request.
+func (s *httpServer) known(c net.Conn) *connState {
+	if mc, _ := beneath(c); mc != nil {
+		st, _ := mc.Owner.(*connState)
+		return st
+	}
 	s.mu.Lock()
-	known := s.conns[c]
-	if known == nil { // hijacked or closed before
+	defer s.mu.Unlock()
+	return s.conns[c]
+}
+
+// track takes note of what net/http says of a connection that goes on. It takes
+// no lock of the server's but for HTTP/2, where it seldom comes, and for what is
+// no connection of ours.
+func (s *httpServer) track(known *connState, st http.ConnState) {
+	if known == nil { // closed before
+		return
+	}
+	h2 := s.http2 != nil && st != http.StateNew && known.h2.Load()
+	if h2 || known.conn == nil {
+		s.mu.Lock()
+		known.foreign = time.Now()
+		if h2 && known.goAway.IsZero() && !known.over {
+			s.untold[known] = struct{}{}
+		}
+		s.mu.Unlock()
+	}
+	known.state.Store(int32(st))
+	if st == http.StateIdle {
+		s.l.turns.rest(known)
+	}
+	s.notify()
+}
+
+// end takes note that net/http has done with a connection.
+func (s *httpServer) end(c net.Conn, known *connState, st http.ConnState) {
+	s.mu.Lock()
+	if s.conns[c] == nil { // hijacked or closed before
 		s.mu.Unlock()
 		return
 	}
-	switch st {
-	case http.StateHijacked:
+	known.over = true
+	if st == http.StateHijacked {
 		known.hijacked.Store(true)
-		s.forget(c, known)
-	case http.StateClosed:
+	} else {
 		s.l.ended(known)
-		s.forget(c, known)
-	default:
-		known.state, known.since = st, time.Now()
-		if s.http2 != nil && st != http.StateNew && known.h2.Load() && known.goAway.IsZero() {
-			s.untold[known] = struct{}{}
-		}
-		if st == http.StateIdle {
-			s.l.turns.rest(known)
-		}
 	}
+	s.forget(c, known)
 	s.mu.Unlock()
 	if st == http.StateHijacked && known.conn != nil {
 		known.conn.OnEnd(func() { s.l.ended(known) })

@@ -109,6 +109,7 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
 		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
 	}
+	workers.BePatient()
 	o.logChoices()
 	if err := checkFiles(o, m.cpus); err != nil {
 		return err

@@ -2,7 +2,6 @@ package framework
 
 import (
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +32,7 @@ func (s *httpServer) moveParked() (some bool) {
 	s.mu.Lock()
 	var idle []*movable.Conn
 	for _, st := range s.conns {
-		if st.canMove() && (st.state == http.StateIdle || st.state == http.StateNew) {
+		if st.canMove() && st.rests() {
 			idle = append(idle, st.conn)
 		}
 	}

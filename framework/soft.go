@@ -17,12 +17,13 @@ type connState struct {
 	tls      bool          // conn is beneath TLS
 	h2       atomic.Bool
 	hijacked atomic.Bool
-	closing  atomic.Bool // the client has been told to close, or will see it done
+	closing  atomic.Bool  // the client has been told to close, or will see it done
+	state    atomic.Int32 // the http.ConnState
 
 	// The httpServer's mu guards these.
-	state  http.ConnState
-	since  time.Time
-	goAway time.Time // when GOAWAY was sent
+	foreign time.Time // since when it is in its state, if conn is nil
+	goAway  time.Time // when GOAWAY was sent
+	over    bool      // net/http has done with it
 
 	// The turns' mu guards these, but for a look at turn.
 	turn atomic.Pointer[turn] // nil until somebody asks for it
@@ -30,11 +31,28 @@ type connState struct {
 }
 
 func newConnState(c net.Conn) *connState {
-	st := &connState{since: time.Now()}
+	st := &connState{foreign: time.Now()}
 	if st.conn, st.tls = beneath(c); st.tls {
 		st.conn.UnderTLS()
 	}
+	if st.conn != nil {
+		st.conn.Owner = st
+	}
 	return st
+}
+
+// rests says whether no request is being served, as far as net/http has told.
+func (c *connState) rests() bool {
+	s := http.ConnState(c.state.Load())
+	return s == http.StateIdle || s == http.StateNew
+}
+
+// since is when it began to rest. The httpServer's mu is held.
+func (c *connState) since() time.Time {
+	if c.conn != nil {
+		return c.conn.Since()
+	}
+	return c.foreign
 }
 
 // beneath returns our own connection, and whether it is served with TLS above.
@@ -117,7 +135,7 @@ func (s *httpServer) closeIdle(moving bool) {
 	now := time.Now()
 	idle, goneAway := s.l.idleLimit(now, idleRecheck), s.l.idleLimit(now, goAwayTime)
 	for c, st := range s.conns {
-		limit, since := idle, st.since
+		limit, since := idle, st.since()
 		if since.Before(s.told) {
 			since = s.told
 		}
@@ -125,7 +143,7 @@ func (s *httpServer) closeIdle(moving bool) {
 			limit = goneAway // net/http does it before
 		}
 		switch {
-		case st.state != http.StateIdle && st.state != http.StateNew:
+		case !st.rests():
 		case moving && st.canMove():
 		case now.Sub(since) < limit || now.Sub(st.goAway) < limit:
 		case st.conn != nil && !st.h2.Load():

@@ -61,7 +61,8 @@ func requireRefused(s *service, name string, deploy func() control.Verdict, stde
 	}
 	s.t.Logf("%s after %v: %s", name, took.Round(time.Millisecond), v.Reason)
 	requireParts(s.t, name+": the reason", v.Reason, reason...)
-	requireParts(s.t, name+": stderr", v.Stderr, stderr)
+	// What the reason says already is not said again.
+	requireParts(s.t, name+": reason and stderr", v.Reason+"\n"+v.Stderr, stderr)
 	if stderr == "" && v.Stderr != "" {
 		s.t.Errorf("%s: stderr is %q, want none", name, v.Stderr)
 	}

@@ -286,7 +286,7 @@ func TestUnderSystemdKillMode(t *testing.T) {
 	if lives, err = killed(); lives {
 		t.Error("KillMode=control-group: the worker lives; the README says that systemd ends all first")
 	}
-	t.Logf("KillMode=control-group: a request in flight when the master was killed: %v", err)
+	t.Logf("KillMode=control-group: a request in flight when the master was killed: %v\n%s", err, h.journal("-u", a.unit))
 }
 
 func TestUnderSystemdALongStopIsNotCut(t *testing.T) {

@@ -57,6 +57,7 @@ type dispatcher struct {
 	room      chan struct{} // closed when there may be room again
 	waiting   bool          // somebody waits for that
 	accepted  []uint64      // per listener
+	quiet     quiet
 }
 
 // window is what one worker holds unacknowledged.
@@ -93,7 +94,7 @@ const (
 )
 
 func newDispatcher(p dispatch.Policy) *dispatcher {
-	return &dispatcher{choice: newChoice(p), nextID: 1, room: make(chan struct{})}
+	return &dispatcher{choice: newChoice(p), nextID: 1, room: make(chan struct{}), quiet: newQuiet()}
 }
 
 func (d *dispatcher) newWindow(c *ipc.Conn, slot int, l *ledger) *window {
@@ -165,6 +166,9 @@ func (d *dispatcher) take(fds []int, listener int) {
 // flush sends what is queued to whom the policy picks, as far as windows go.
 func (d *dispatcher) flush() {
 	now := time.Now()
+	if len(d.queue) > 0 {
+		d.quiet.stir()
+	}
 	for d.admit(); len(d.queue) > 0 && len(d.targets) > 0 && !d.closed; d.admit() {
 		d.look(now)
 		assigned := 0

@@ -59,6 +59,15 @@ func (o *output) String() string {
 	return strings.TrimSpace(string(o.tail))
 }
 
+// unsaid is what stderr tells beyond the reason: nothing, if it is one line that
+// ends with it.
+func unsaid(reason, stderr string) string {
+	if !strings.Contains(stderr, "\n") && strings.HasSuffix(stderr, reason) {
+		return ""
+	}
+	return stderr
+}
+
 // readTrace returns the end of the crash trace that a worker left, if any.
 func readTrace(f *os.File) string {
 	info, err := f.Stat()

@@ -231,6 +231,8 @@ func (p *Pool) exited(c *child, status string) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	p.countOwn(c)
+	p.licensing.tell()
 	open, _ := readCounters(c.page)
 	cut := int(open)
 	if was == WorkerIsDraining || c.report != nil || g.state == GenerationIsDraining {
@@ -308,7 +310,7 @@ const dumpTime = time.Second
 // inspect pings the workers, takes those that do not answer out of the
 // rotation, and kills the one that has been silent for HangTimeout.
 func (p *Pool) inspect(now time.Time) {
-	late := now.Sub(p.lastTick) > 2*tick
+	late := now.Sub(p.lastTick) > p.pace+tick
 	p.lastTick = now
 	if late {
 		// We did not run ourselves: stopped, starved or suspended. The silence
@@ -338,7 +340,7 @@ func (p *Pool) inspect(now time.Time) {
 				}
 			}
 			silent := now.Sub(c.pinged)
-			waits := max(silent, p.d.age(c.window, now))
+			waits := max(silent, p.d.age(c.window, now), c.owes(now, late))
 			if stalled := waits > stallAfter; stalled != c.stalled {
 				c.stalled = stalled
 				p.d.stall(c.window, stalled)
@@ -366,6 +368,7 @@ func (p *Pool) inspect(now time.Time) {
 		p.record.changed.Store(true)
 	}
 	p.entrustAll()
+	p.license()
 	p.giveUp(now)
 }
 

@@ -147,7 +147,10 @@ func TestServiceIsFound(t *testing.T) {
 	services := func(t *testing.T, names ...string) []string {
 		xdg := short(t)
 		for _, n := range names {
-			serve(t, obeys(), mkdir(t, xdg, "baton", n))
+			s := obeys()
+			s.status.Master = control.Master{PID: 7, Binary: control.Binary{Path: "/opt/app"}}
+			s.status.Listeners = []control.Listener{{Address: ":80"}, {Address: ":81"}}
+			serve(t, s, mkdir(t, xdg, "baton", n))
 		}
 		l, err := control.Listen(rundir.SocketPath(mkdir(t, xdg, "baton", "dead")))
 		if err != nil {
@@ -166,7 +169,7 @@ func TestServiceIsFound(t *testing.T) {
 		env := services(t, "a", "b")
 		r := batonctl(t, env, "reload")
 		xdg := strings.TrimPrefix(env[0], "XDG_RUNTIME_DIR=")
-		want := "batonctl: several services answer, choose one by --runtime-dir:\n  " + xdg + "/baton/a\n  " + xdg + "/baton/b\n"
+		want := "batonctl: several services answer, choose one by --runtime-dir:\n  " + xdg + "/baton/a (/opt/app, pid 7, on :80, :81)\n  " + xdg + "/baton/b (/opt/app, pid 7, on :80, :81)\n"
 		if r.code != 2 || r.stderr != want {
 			t.Errorf("have %+v\nwant %q", r, want)
 		}

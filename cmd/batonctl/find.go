@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -38,6 +39,9 @@ func findSocket(socket, dir string, getenv func(string) string) (string, error) 
 	case len(live) == 1:
 		return rundir.SocketPath(live[0]), nil
 	case len(live) > 1:
+		for i, d := range live {
+			live[i] = d + whose(d)
+		}
 		return "", &failure{exitUsage, fmt.Errorf("several services answer, choose one by --runtime-dir:\n  %s", strings.Join(live, "\n  "))}
 	case len(dirs) == 1 && rundir.Left(dirs[0]) > 0:
 		return rundir.SocketPath(dirs[0]), nil // nobody answers there, but somebody serves
@@ -48,6 +52,21 @@ func findSocket(socket, dir string, getenv func(string) string) (string, error) 
 		return "", fmt.Errorf("%w: nobody answers in\n  %s", control.ErrNoService, strings.Join(dirs, "\n  "))
 	}
 	return "", fmt.Errorf("%w: there is none in the default places; give --runtime-dir or --socket", control.ErrNoService)
+}
+
+// whose tells which service answers in dir, "" if it does not say.
+func whose(dir string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+	defer cancel()
+	st, err := control.NewClient(rundir.SocketPath(dir)).Status(ctx)
+	if err != nil {
+		return ""
+	}
+	var addresses []string
+	for _, l := range st.Listeners {
+		addresses = append(addresses, l.Address)
+	}
+	return fmt.Sprintf(" (%s, pid %d, on %s)", st.Master.Binary.Path, st.Master.PID, strings.Join(addresses, ", "))
 }
 
 // left says that workers go on in dir without a master, "" if none do.

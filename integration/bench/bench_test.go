@@ -77,6 +77,15 @@ func TestAShortRunMeasuresEverything(t *testing.T) {
 			t.Errorf("have %+v", p)
 		}
 	}
+	// Each aspect has been looked at; the values are those of a moment.
+	if len(r.Service) != 6 {
+		t.Errorf("have of the service %+v", r.Service)
+	}
+	for _, f := range r.Service {
+		if f.Peer != "baton" || f.What == "" || f.Goal < 0 || strings.Contains(f.What, "difference") && f.Value != 0 {
+			t.Errorf("have %+v", f)
+		}
+	}
 	if len(r.Goals) == 0 || r.Environment.CPUs == 0 || r.Rounds != 1 {
 		t.Errorf("have goals %v in %+v", r.Goals, r.Environment)
 	}
@@ -141,7 +150,7 @@ func TestAnInterruptLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd, dir := peerstest.Command(t, "-peers", "baton", "-loads", "keep-alive", "-duration", "2m", "-wrk", filepath.Join(tools, "wrk"))
+	cmd, dir := peerstest.Command(t, "-peers", "baton", "-loads", "keep-alive", "-duration", "2m", "-service=false", "-wrk", filepath.Join(tools, "wrk"))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {

@@ -22,6 +22,10 @@ var goals = []goal{
 	{what: "requests/s, connection per request", load: perConn, of: rate, versus: plain, want: 0.90, peers: masterAccepts},
 	{what: "requests/s, connection per request", load: perConn, of: rate, versus: nodeRR, want: 2, peers: masterAccepts},
 	{what: "requests/s, connection per request", load: perConn, of: rate, versus: plain, want: 1, peers: othersAccept},
+	{what: "CPU time per connection", load: perConn, of: cpu, versus: plain, want: 1.2, atMost: true, peers: masterAccepts},
+	{what: "CPU time per connection", load: perConn, of: cpu, versus: plain, want: 1, atMost: true, peers: kernelAccepts},
+	{what: "requests/s, 1 MiB from memory", load: mib, of: rate, versus: plain, want: 0.97, peers: ours},
+	{what: "requests/s, a file of 1 MiB", load: file, of: rate, versus: plain, want: 0.97, peers: ours},
 }
 
 const (

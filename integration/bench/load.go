@@ -38,6 +38,8 @@ type openRate struct {
 const (
 	perConn     = "per-conn"
 	keepAlive   = "keep-alive"
+	mib         = "mib"
+	file        = "file"
 	latency     = "latency"
 	connLatency = "latency-per-conn"
 )
@@ -50,9 +52,9 @@ var loads = []load{
 		wrk: &closedLoop{path: tiny.Hello, connections: 64}},
 	{name: "idle", title: "idle and busy", what: "8 busy connections beside %d idle ones",
 		wrk: &closedLoop{path: tiny.Hello, connections: 8, idle: true}},
-	{name: "mib", title: "1 MiB", what: "1 MiB from memory on 8 kept connections",
+	{name: mib, title: "1 MiB", what: "1 MiB from memory on 8 kept connections",
 		wrk: &closedLoop{path: tiny.MiB, connections: 8}},
-	{name: "file", title: "1 MiB file", what: "a file of 1 MiB on 8 kept connections",
+	{name: file, title: "1 MiB file", what: "a file of 1 MiB on 8 kept connections",
 		wrk: &closedLoop{path: tiny.File, connections: 8}},
 	{name: latency, title: "keep-alive", open: &openRate{keepAlive: true}},
 	{name: connLatency, title: "connection per request", open: &openRate{}},

@@ -45,6 +45,8 @@ func main() {
 type settings struct {
 	duration                 time.Duration
 	rounds, idle             int
+	service                  bool // look at our services, too
+	open, reloads            int
 	peers                    []peer // net/http is the first
 	loads                    []load
 	out, readme              string
@@ -56,6 +58,7 @@ type settings struct {
 const (
 	shortDuration = 200 * time.Millisecond
 	shortIdle     = 50
+	shortReloads  = 2
 )
 
 func parse(args []string, stderr io.Writer) (*settings, error) {
@@ -66,9 +69,12 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	flags.DurationVar(&s.duration, "duration", 5*time.Second, "how long each load lasts, for each server in each round")
 	flags.IntVar(&s.rounds, "rounds", enough, "how often everything is measured")
 	flags.IntVar(&s.idle, "idle", 1000, "idle connections of that load")
+	flags.BoolVar(&s.service, "service", true, "look at what Baton costs beside requests, too: wakeups, memory, balance, reloads")
+	flags.IntVar(&s.open, "open", 10000, "open connections with which the master's memory is looked at")
+	flags.IntVar(&s.reloads, "reloads", 100, "reloads whose time is taken")
 	peerList := flags.String("peers", names(known), "the `servers` to measure; "+plain+" always is")
 	loadList := flags.String("loads", names(loads), "the `loads`")
-	short := flags.Bool("short", false, fmt.Sprintf("see that it works: -duration %v -rounds 1 -idle %d -peers baton, unless given", shortDuration, shortIdle))
+	short := flags.Bool("short", false, fmt.Sprintf("see that it works: -duration %v -rounds 1 -idle %d -open %[2]d -reloads %d -peers baton, unless given", shortDuration, shortIdle, shortReloads))
 	flags.StringVar(&s.out, "out", "", "`directory` to write Markdown, JSON and SVG to, too")
 	flags.StringVar(&s.readme, "readme", "", "`file` whose lines between "+begin+" and "+end+" are to be the Markdown")
 	flags.StringVar(&s.wrk, "wrk", "wrk", "`path` of wrk")
@@ -82,7 +88,8 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 		given := make(map[string]bool)
 		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		for name, value := range map[string]string{
-			"duration": shortDuration.String(), "rounds": "1", "idle": fmt.Sprint(shortIdle), "peers": "baton",
+			"duration": shortDuration.String(), "rounds": "1", "peers": "baton",
+			"idle": fmt.Sprint(shortIdle), "open": fmt.Sprint(shortIdle), "reloads": fmt.Sprint(shortReloads),
 		} {
 			if !given[name] {
 				_ = flags.Set(name, value)
@@ -96,8 +103,8 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	if s.duration < shortDuration {
 		errs[1] = fmt.Errorf("-duration: want %v or more, have %v", shortDuration, s.duration)
 	}
-	if s.rounds < 1 || s.idle < 1 {
-		errs[2] = fmt.Errorf("-rounds, -idle: want 1 or more, have %d and %d", s.rounds, s.idle)
+	if min(s.rounds, s.idle, s.open, s.reloads) < 1 {
+		errs[2] = fmt.Errorf("-rounds, -idle, -open, -reloads: want 1 or more, have %d, %d, %d and %d", s.rounds, s.idle, s.open, s.reloads)
 	}
 	s.peers, errs[3] = choose("-peers", *peerList, known)
 	s.loads, errs[4] = choose("-loads", *loadList, loads)

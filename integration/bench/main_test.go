@@ -36,7 +36,7 @@ func TestArguments(t *testing.T) {
 		"-peers ,":                  `-peers: there is no ""`,
 		"-loads fast":               `-loads: there is no "fast"; there are per-conn,`,
 		"-duration 0s more":         `-duration: want 200ms or more, have 0s`,
-		"-rounds 0":                 "-rounds, -idle: want 1 or more, have 0",
+		"-rounds 0":                 "-rounds, -idle, -open, -reloads: want 1 or more, have 0, 1000,",
 		"more":                      `unexpected argument "more"`,
 		"-what":                     "not defined",
 		"-duration soon":            "invalid value",

@@ -39,7 +39,7 @@ func (r *report) markdown(charts string) string {
 	if len(closed) > 0 {
 		section("Requests per second at saturation, divided by those of net/http:", r.ratios(closed, rate, "%.0f/s", 1), rateChart)
 	}
-	if len(r.Goals) > 0 {
+	if len(r.Goals) > 0 || len(r.Service) > 0 {
 		section("The goals:", r.goalTable(), "")
 	}
 	folded("CPU time", func() {
@@ -143,6 +143,13 @@ func (r *report) goalTable() string {
 			lines = append(lines, line)
 		}
 		found[line] = append(found[line], fmt.Sprintf("%s: %s, %s", titles[g.Peer], g.Ratio, g.Verdict))
+	}
+	for _, f := range r.Service {
+		line := fmt.Sprintf("| %s | ≤ %s |", f.What, f.amount(f.Goal))
+		if found[line] == nil {
+			lines = append(lines, line)
+		}
+		found[line] = append(found[line], fmt.Sprintf("%s: %s, %s", titles[f.Peer], f.amount(f.Value), f.verdict()))
 	}
 	var b strings.Builder
 	b.WriteString("| | goal | found |\n|---|---|---|\n")

@@ -14,7 +14,11 @@ func TestMarkdown(t *testing.T) {
 		workers:   2,
 		intervals: map[string]time.Duration{latency: 2 * time.Millisecond},
 	}
-	o := &outcome{rounds: 2, contenders: []contender{
+	o := &outcome{rounds: 2, service: []finding{
+		{Peer: "baton", What: "memory", Value: 11.44, Goal: 25, Unit: "MiB"},
+		{Peer: "baton-hash", What: "memory", Value: 25.1, Goal: 25, Unit: "MiB"},
+		{Peer: "baton", What: "difference", Value: 1},
+	}, contenders: []contender{
 		{peer: known[0]}, {peer: known[1], version: "v1, v2", differs: "sends Server"}, {peer: known[2], version: "v2"},
 		{peer: known[3], unavailable: "get it"},
 	}}
@@ -47,6 +51,8 @@ func TestMarkdown(t *testing.T) {
 | Baton | 500 | 2.50 ms | 5.00 ms | 7.50 ms | 1.75 (1.50–2.00) | 50.0 % |
 `, `
 | requests/s, connection per request | ≥ 0.90 × net/http | Baton: 1.75 (1.50–2.00), met so far, in 2 of 15 rounds<br>Baton, ` + "`BATON_DISPATCH=least-connections`: 2.50",
+		"\n| memory | ≤ 25.0 MiB | Baton: 11.4 MiB, met<br>Baton, `BATON_DISPATCH=hash`: 25.1 MiB, missed |\n",
+		"\n| difference | ≤ 0 | Baton: 1, missed |\n",
 		"`BATON_DISPATCH=hash`: –, not measured |\n",
 		"](dir/rate.svg)", "interleaved rounds: 2.", "8 busy connections beside 7 idle ones.", "Clients have 5 addresses.",
 		"others had 12 % in the median and 25 % at most", "but for Baton (sends Server).", ", v1, v2.\n",

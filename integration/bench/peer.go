@@ -51,6 +51,7 @@ var known = []peer{
 var (
 	masterAccepts = []string{"baton", "baton-least-connections", "baton-hash", "baton-weighted"}
 	othersAccept  = []string{"baton-workers", "baton-kernel"}
+	kernelAccepts = othersAccept[1:]
 	ours          = append(masterAccepts[:len(masterAccepts):len(masterAccepts)], othersAccept...)
 )
 

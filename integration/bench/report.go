@@ -24,6 +24,7 @@ type report struct {
 	Loads       []reportedLoad `json:"loads"`
 	Figures     []reported     `json:"figures"`
 	Goals       []reportedGoal `json:"goals"`
+	Service     []finding      `json:"service,omitempty"`
 	Failures    []string       `json:"failures,omitempty"`
 	Samples     []sample       `json:"samples"`
 }
@@ -69,7 +70,7 @@ const unevennessName = "unevenness"
 func (b *bench) report(o *outcome, e environment) *report {
 	r := &report{
 		Command: strings.Join(append([]string{"go run ./integration/bench"}, b.shown()...), " "), Environment: e,
-		Duration: b.duration, Rounds: o.rounds, Method: method, Failures: o.failures, Samples: o.samples,
+		Duration: b.duration, Rounds: o.rounds, Method: method, Failures: o.failures, Samples: o.samples, Service: o.service,
 	}
 	for _, l := range b.loads {
 		rl := reportedLoad{Name: l.name, Title: l.title, What: l.what}

@@ -38,6 +38,7 @@ type contender struct {
 type outcome struct {
 	contenders []contender
 	samples    []sample
+	service    []finding
 	failures   []string
 	rounds     int // those that are complete
 }
@@ -170,6 +171,12 @@ func (b *bench) measure(ctx context.Context, stderr io.Writer) (*outcome, error)
 			return nil, fmt.Errorf("%s: find the rate: %w", l.name, err)
 		}
 		fmt.Fprintf(stderr, "%s: %.0f requests/s\n", l.name, b.rate(l))
+	}
+	if b.service {
+		o.service, o.failures = b.services(ctx, contenders, stderr)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 	}
 	available := slices.DeleteFunc(slices.Clone(contenders), func(c contender) bool { return c.unavailable != "" })
 	p := &progress{to: stderr, total: b.rounds * len(b.loads) * len(available), began: time.Now()}

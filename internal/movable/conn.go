@@ -25,23 +25,27 @@ type Stream interface {
 // It embeds nothing: a method that went past it would also go past the proof,
 // or touch the connection after it has gone.
 type Conn struct {
+	// Owner is who serves the connection. It is set before net/http says
+	// anything of it, and not changed then.
+	Owner any
+
 	inner Stream
 	gone  atomic.Bool // taken away: inner is no longer ours. Set under mu.
 
 	mu        sync.Mutex
 	phase     phase
-	reads     int       // that are in progress
-	parked    bool      // one of them fulfils the proof
-	touched   bool      // Read has returned bytes
-	unused    bool      // no request has been answered on the connection
-	deadlines int       // read deadlines set since StateIdle
-	deadline  time.Time // the read deadline
+	reads     int  // that are in progress
+	parked    bool // one of them fulfils the proof
+	touched   bool // Read has returned bytes
+	unused    bool // no request has been answered on the connection
+	deadlines int  // read deadlines set since StateIdle
+	deadline  deadline
 	since     time.Time // when it became idle, or new
+	limited   bool      // there is a write deadline
 	preface   int       // bytes of the HTTP/2 preface seen, or prefaceDone
 	posting   bool      // the request in the handler is a POST
 	posted    bool      // the last request was a POST
 	pull      *pull     // in progress
-	woken     bool      // a deadline of ours may have ended the Read
 	shut      bool      // closed by net/http or the application
 	pending   []byte    // bytes to be read before those of inner
 	resumed   *resumed  // nil when nothing is left of the former life
@@ -89,6 +93,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.mu.Unlock()
 		return have, nil
 	}
+	if err := c.late(); err != nil {
+		c.to(busy)
+		c.mu.Unlock()
+		return 0, err
+	}
 	mine := false
 	switch {
 	case c.reads > 0: // net/http never does this, so it is somebody else
@@ -135,16 +144,17 @@ func (c *Conn) arrived(mine bool, b []byte, have int, err error) (_ int, _ error
 			c.gone.Store(!c.tls)
 			c.ending = c.tls
 			c.parked = false
+			c.forgo()
 			c.reads--
 			c.settle(true)
 			return 0, io.EOF, false
 		}
 		c.settle(false) // a request has come first, or the client has left
 	}
-	if timeout && c.woken {
-		// Of a pull that was given up, perhaps. If it was the server's own
-		// deadline after all, then it ends the next attempt at once.
-		c.woken = false
+	if timeout && c.pull == nil && !c.deadline.over() {
+		// Of a pull that was given up, or of a deadline that has been moved.
+		c.deadline.woke = true
+		_ = c.obey() // fails only if it is closed: the next attempt says so
 		return have, nil, true
 	}
 	switch {
@@ -165,7 +175,6 @@ func (c *Conn) arrived(mine bool, b []byte, have int, err error) (_ int, _ error
 		return have, nil, true
 	}
 	c.parked = c.parked && !mine
-	c.woken = false
 	c.reads--
 	return n, err, false
 }
@@ -229,10 +238,12 @@ func (c *Conn) Close() error {
 			c.pull.let()
 		}
 		c.shut = true // should it be restored
+		c.forgo()
 		c.mu.Unlock()
 		return nil
 	}
 	c.shut = true
+	c.forgo()
 	c.to(never)
 	if c.pull != nil { // which closes, if it has to leave the connection here
 		c.mu.Unlock()
@@ -262,21 +273,15 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.setReadDeadline(t)
 }
 
-// setReadDeadline leaves the deadline that wakes the Read while there is a
-// pull. mu is held.
-func (c *Conn) setReadDeadline(t time.Time) error {
-	c.deadline = t
-	if c.gone.Load() || c.pull != nil {
-		return nil
-	}
-	return c.inner.SetReadDeadline(t)
-}
-
 // SetWriteDeadline sets the deadline of Write.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
-	if c.gone.Load() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// net/http takes one away after each request, mostly where there is none.
+	if c.gone.Load() || t.IsZero() && !c.limited && !c.shut {
 		return nil
 	}
+	c.limited = !t.IsZero()
 	return c.inner.SetWriteDeadline(t)
 }
 
@@ -305,8 +310,11 @@ func (c *Conn) RemoteAddr() net.Addr { return c.inner.RemoteAddr() }
 
 // SyscallConn gives access to the descriptor while the connection is here.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.gone.Load() {
 		return nil, net.ErrClosed
 	}
+	c.expose()
 	return c.inner.SyscallConn()
 }

@@ -34,6 +34,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	}
 	c.touched = true
 	c.to(never)
+	c.expose()
 	first := c.pending
 	c.pending = nil
 	c.mu.Unlock()
@@ -86,6 +87,8 @@ func (c *Conn) Release() (s Stream, unread []byte, err error) {
 		return nil, nil, ErrReading
 	}
 	c.to(never)
+	c.forgo()
+	_ = c.calm() // fails only if it is closed, which its next server notices
 	c.gone.Store(true)
 	return c.inner, c.pending, nil
 }
@@ -98,6 +101,7 @@ func (c *Conn) Restore() {
 	c.mu.Lock()
 	c.gone.Store(false)
 	shut := c.shut
+	_ = c.setReadDeadline(c.deadline.wanted) // fails only if it is closed
 	c.mu.Unlock()
 	if shut { // meanwhile
 		_ = c.inner.Close()

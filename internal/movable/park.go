@@ -24,9 +24,9 @@ func (c *Conn) State(s http.ConnState) {
 	defer c.mu.Unlock()
 	switch s {
 	case http.StateNew:
+		c.since = time.Now()
 		if c.phase == untold && !c.touched { // else ConnContext has read from it
 			c.phase = fresh
-			c.since = time.Now()
 		}
 	case http.StateActive:
 		c.to(busy)
@@ -67,6 +67,13 @@ func (c *Conn) Parked() (since time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	return c.since.Add(-c.elapsed()), true
+}
+
+// Since returns when net/http said last that the connection is new, or idle.
+func (c *Conn) Since() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.since
 }
 
 // pull is an attempt to take the connection away.
@@ -127,7 +134,7 @@ func (c *Conn) take(keep bool, timeout time.Duration) *pull {
 	}
 	p := &pull{keep: keep, settled: make(chan bool, 1), left: make(chan struct{})}
 	c.pull = p
-	c.woken = true
+	c.deadline.woke = true
 	_ = c.inner.SetReadDeadline(past) // fails only if it is closed: then the Read ends, too
 	c.mu.Unlock()
 
@@ -168,5 +175,5 @@ func (c *Conn) settle(gone bool) {
 		return
 	}
 	c.pull = nil
-	_ = c.setReadDeadline(c.deadline)
+	_ = c.obey() // as in take
 }
