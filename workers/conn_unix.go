@@ -31,6 +31,7 @@ type conn[S stream] struct {
 	first  *leftover    // came along from another worker; else nil
 	inUse  atomic.Int64 // Reads and Writes in progress; below 0 while it is lent, and once it has gone
 	linger atomic.Bool  // the application chose how Close ends
+	sole   atomic.Bool  // no other process has had a copy
 
 	mu     sync.Mutex
 	lent   bool // to the master, which may take it
@@ -116,8 +117,11 @@ func (c *conn[S]) Close() error {
 		c.shut = true
 		return nil
 	}
-	return c.close(!c.linger.Load())
+	return c.close(!c.linger.Load() && !c.sole.Load())
 }
+
+// alone: this process has accepted it.
+func (c *conn[S]) alone() { c.sole.Store(true) }
 
 // close is called locked.
 func (c *conn[S]) close(shutdown bool) error {
@@ -148,6 +152,7 @@ func (c *conn[S]) lend() error {
 		return ErrInUse
 	}
 	c.lent = true
+	c.sole.Store(false)
 	return nil
 }
 
