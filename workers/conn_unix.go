@@ -99,8 +99,11 @@ func (c *conn[S]) CloseWrite() error {
 	return c.inner.CloseWrite()
 }
 
-// SyscallConn gives access to the descriptor.
-func (c *conn[S]) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
+// SyscallConn gives access to the descriptor, of which a copy may be made.
+func (c *conn[S]) SyscallConn() (syscall.RawConn, error) {
+	c.sole.Store(false)
+	return c.inner.SyscallConn()
+}
 
 // Close ends the connection for the client at once. A close alone would not
 // while the master still has its copy, for the moment until it has read the
@@ -152,7 +155,6 @@ func (c *conn[S]) lend() error {
 		return ErrInUse
 	}
 	c.lent = true
-	c.sole.Store(false)
 	return nil
 }
 
