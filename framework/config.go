@@ -43,6 +43,9 @@ type generationSettings struct {
 	Adopts       []string // names of the listeners with an OnAdopt, in order
 	Dispatch     string   // name of the policy
 
+	Accept  listener.AcceptMode            // of listeners that have none of their own
+	Accepts map[string]listener.AcceptMode // their own, by listener name
+
 	OrphanTimeout time.Duration // 0: never
 }
 
@@ -69,6 +72,7 @@ type masterSettings struct {
 	RuntimeDir string // as configured; "": the default
 	PIDFile    string // "": none
 	User       string // of the workers; "": the master's own
+	Orphans    bool   // workers of User may hold listeners, too
 	// EnvFile is here because the master reads it, for the generations that it
 	// starts: one with another file was given the wrong environment.
 	EnvFile string // "": none
@@ -87,6 +91,7 @@ func (m masterSettings) differs(other masterSettings) []string {
 		{"RuntimeDir", m.RuntimeDir == other.RuntimeDir},
 		{"PIDFile", m.PIDFile == other.PIDFile},
 		{"User", m.User == other.User},
+		{"Orphans", m.Orphans == other.Orphans},
 		{"EnvFile", m.EnvFile == other.EnvFile},
 	} {
 		if !f.same {
@@ -142,6 +147,7 @@ func defaultSettings() generationSettings {
 		DrainSpread:  5 * time.Second,
 		MaxDraining:  8,
 		Dispatch:     dispatch.RoundRobin().Name(),
+		Accept:       listener.AcceptByMaster,
 
 		OrphanTimeout: orphansIfSupervised,
 	}
@@ -195,6 +201,8 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 	o.checkNames()
 	o.checkTLS()
 	o.checkUser()
+	o.takeAccepts()
+	o.checkAccept()
 	for _, check := range checks {
 		check(o)
 	}

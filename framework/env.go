@@ -167,6 +167,9 @@ var (
 	orphanTimeoutVar = orphanVar(durationVar("OrphanTimeout", "BATON_ORPHAN_TIMEOUT", 0,
 		func(o *options) *time.Duration { return &o.OrphanTimeout }))
 
+	orphansVar = switchVar("Orphans", "BATON_ORPHANS",
+		func(o *options) *bool { return &o.Orphans })
+
 	rollingVar = switchVar("Rolling", "BATON_ROLLING",
 		func(o *options) *bool { return &o.Rolling })
 
@@ -195,7 +198,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
-		dispatchVar{}, orphanTimeoutVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
+		dispatchVar{}, acceptVar, orphanTimeoutVar, orphansVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 

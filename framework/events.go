@@ -74,6 +74,8 @@ func (l logger) event(e workers.Event) {
 		l.Error("round-robin in place of the dispatch policy", args...)
 	case workers.RecordFailed:
 		l.Error("the record of the workers cannot be written, they leave if this master is killed", "reason", e.Reason)
+	case workers.RecordWritten:
+		l.Info("the record of the workers is written again")
 	case workers.AcceptPaused:
 		l.Warn("accepting paused, connections wait in the kernel's queue", "listener", e.Listener, "reason", e.Reason)
 	case workers.AcceptResumed:

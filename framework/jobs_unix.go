@@ -15,7 +15,6 @@ import (
 
 	"github.com/baton-go/baton/internal/control"
 	"github.com/baton-go/baton/internal/fault"
-	"github.com/baton-go/baton/internal/rundir"
 	"github.com/baton-go/baton/internal/systemd"
 	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/upgrade"
@@ -41,6 +40,9 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 	}
 	if _, err := m.o.policyNamed(asked.Dispatch); err != nil { // code that only a later master has
 		return workers.Options{}, nil, needsMaster([]string{"Dispatch to " + asked.Dispatch})
+	}
+	if problems := m.o.unacceptable(asked, "accept mode "+string(asked.Accept)); len(problems) > 0 {
+		return workers.Options{}, nil, errors.New(strings.Join(problems, "; "))
 	}
 	o := asked.workerOptions(m.cpus)
 	o.Rolling = o.Rolling && !m.anew
@@ -221,12 +223,8 @@ func (m *master) takeCharge() {
 	m.charge.Do(func() {
 		m.took.Store(true)
 		m.init.Tell(upgrade.NoticeServes)
+		m.tend() // the pid file, for one, is not this process's yet
 		close(m.mayControl)
-		if m.o.PIDFile != "" {
-			if err := rundir.WritePIDFile(m.o.PIDFile, os.Getpid()); err != nil {
-				m.o.logger.Error("pid file not written", "path", m.o.PIDFile, "reason", err.Error())
-			}
-		}
 	})
 }
 
@@ -274,6 +272,8 @@ func (m *master) upgrade(ctx context.Context) control.Verdict {
 	fault.Point("old: probed")
 	m.rotation.Lock() // else the new master would not know of it
 	defer m.rotation.Unlock()
+	m.upkeep.mu.Lock()
+	defer m.upkeep.mu.Unlock()
 	forked := time.Now()
 	// tableflip looks for the name that we were started by, from where we are.
 	argv0 := os.Args[0]
@@ -335,6 +335,7 @@ func (m *master) deploys(ctx context.Context, d time.Duration) (began time.Time)
 	}
 	m.herald.busy(d+m.o.KillTimeout, systemd.Reloading())
 	_ = m.pool.Rolled(ctx)
+	m.tend()
 	return time.Now()
 }
 

@@ -63,6 +63,7 @@ type master struct {
 	pool    *workers.Pool
 	arbiter *arbiter
 	control *control.Server
+	upkeep  upkeep
 
 	// The jobs', which run one at a time.
 	next      int         // number of the next generation
@@ -108,10 +109,12 @@ func runMaster(o *options, _ serveFunc) (err error) {
 		o: o, started: time.Now(), log: logger{o.logger}, cpus: usableCPUs(), next: 1,
 		mayControl: make(chan struct{}), noControl: make(chan struct{}), hurried: make(chan struct{}),
 	}
+	workers.BePatient()
 	o.logChoices()
 	if err := checkFiles(o, m.cpus); err != nil {
 		return err
 	}
+	makeSpareThreads(spareThreads)
 	signals := catchMasterSignals()
 	defer func() {
 		if !m.replaced.Load() {
@@ -185,6 +188,10 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	{
 		quit := make(chan struct{})
 		g.Add(func() error { return m.rotateTickets(quit) }, func(error) { close(quit) })
+	}
+	{
+		quit := make(chan struct{})
+		g.Add(func() error { return m.keepUp(quit) }, func(error) { close(quit) })
 	}
 	g.Add(m.serveControl, func(error) { m.stopControl() })
 	err = g.Run()
@@ -273,6 +280,11 @@ func (m *master) openDir() error {
 		}
 		m.dir, err = rundir.Open(path)
 	}
+	if err == nil && m.o.account != nil && m.o.Orphans {
+		if problem := m.dir.Admit(int(m.o.account.UID)); problem != nil {
+			return configError([]string{m.o.source("Orphans", "true") + ": " + problem.Error()})
+		}
+	}
 	switch said, ok := m.o.said["RuntimeDir"]; {
 	case err == nil:
 		return nil
@@ -322,6 +334,7 @@ func (m *master) claimDir() error {
 		}
 		m.socket = socket
 	}
+	m.upkeep.socket = fileAt(m.dir.Socket())
 	socket, err := m.socket.File()
 	if err != nil {
 		return fmt.Errorf("baton: control socket: %w", err)
@@ -463,11 +476,14 @@ func (m *master) release() {
 			if m.o.PIDFile != "" {
 				_ = rundir.RemovePIDFile(m.o.PIDFile, os.Getpid())
 			}
-			if !left && (m.foreign == nil || m.took.Load()) {
+			_, _ = m.restoreLock() // or what is there might be another's
+			if m.dir.Holds() && !left && (m.foreign == nil || m.took.Load()) {
 				_ = m.dir.RemoveRecord()
 				_ = m.dir.Tidy()
 			}
-			_ = m.dir.Remove()
+			if m.dir.Holds() {
+				_ = m.dir.Remove()
+			}
 			_ = m.lock.Release()
 		}
 	}

@@ -208,8 +208,21 @@ func BakeTime(d time.Duration) Option { return bakeTimeVar.code(d) }
 // Default 5 minutes where somebody starts the master again: a service manager
 // that sets NOTIFY_SOCKET, or the init of a container. Elsewhere 0: they drain
 // and leave at once, and the port is free. Variable BATON_ORPHAN_TIMEOUT. On Linux
-// only, and not with User, whose workers hold no listeners.
+// only, and with User only with Orphans.
 func OrphanTimeout(d time.Duration) Option { return orphanTimeoutVar.code(d) }
+
+// Orphans lets workers that run as another User go on, too, when their master has
+// been killed, for OrphanTimeout. To that end they hold copies of the listeners,
+// and a copy is no less than the original: a worker that somebody has taken over
+// can end the listening for the whole service, and for every service that shares
+// the socket. Without it no worker of another user ever has a listener.
+//
+// That user must be able to search the runtime directory, which is made so if Baton
+// makes it; nobody but root can do more in it.
+//
+// Default false. Variable BATON_ORPHANS. Without User, workers hold listeners where
+// OrphanTimeout is not 0, whatever this says.
+func Orphans(yes bool) Option { return orphansVar.code(yes) }
 
 // IdleGrace is how long a draining worker keeps an idle HTTP/1 connection that
 // it cannot hand on, so that a client about to write its next request is still

@@ -27,8 +27,8 @@ const adoptTimeout = 2 * time.Second
 // orphanTimeout is how long workers may live on that ask for so long.
 func (m *master) orphanTimeout(asked time.Duration) time.Duration {
 	switch {
-	case m.o.account != nil:
-		return 0 // another user cannot reach the runtime directory, and should not hold listeners
+	case m.o.account != nil && !m.o.Orphans:
+		return 0 // another user should not hold listeners
 	case asked != orphansIfSupervised:
 		return asked
 	case m.o.supervised || m.init != nil:
@@ -91,7 +91,7 @@ func (m *master) openOrphanage(known func(pid int) bool) *orphanage {
 		return nil
 	}
 	if err == nil {
-		o.socket, err = m.dir.ListenAdopt()
+		o.socket, err = m.dir.ListenAdopt(o.UID())
 	}
 	if err != nil {
 		m.o.logger.Error("workers of the last master cannot be adopted", "reason", err.Error())
@@ -202,15 +202,22 @@ func (m *master) foster() int {
 	return n
 }
 
+var errNoLock = errors.New("the lock of the runtime directory is gone")
+
 // keepRecord begins to write down who the workers are.
 func (m *master) keepRecord() {
 	there := true // perhaps, of a master before
 	m.pool.KeepRecord(m.dir.AdoptSocket(), m.leash, func(data []byte) (err error) {
 		switch {
+		case !m.dir.Holds():
+			m.keptRecord(data != nil) // it is written once the lock is put back
+			return errNoLock
 		case data != nil:
 			there = true
 			err = m.dir.WriteRecord(data)
+			m.keptRecord(true)
 		case there:
+			m.keptRecord(false)
 			err = m.dir.RemoveRecord()
 			there = err != nil
 		}

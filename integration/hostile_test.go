@@ -273,12 +273,14 @@ func TestFloodingWorkerIsKilledAndNobodyWaitsForIt(t *testing.T) {
 				askSlow(s, time.Minute)
 			}
 
+			watch := watchMaster(t, st.Master.PID)
 			during := startTimed(s)
 			w := attack(s, name)
 			s.waitLog(fmt.Sprintf("worker killed worker=%s pid=%d reason=\"floods its master with errors", w.ID, w.PID))
 			waitReplaced(s, w)
 			during.waitAnswered(t)
 			during.finish()
+			watch.requireBounded()
 			// What it had acknowledged died with it, and is in the ledger.
 			if cut := int(s.serving().Ledger.Cut); cut < 1 || len(during.failures) > cut {
 				t.Errorf("%d requests failed, %d were cut: %q", len(during.failures), cut, during.failures)

@@ -41,12 +41,14 @@ type service struct {
 	before  []int         // those of earlier starts
 	exited  chan struct{} // the first process of the last start has
 
-	mu     sync.Mutex
-	master int            // the last one that was seen
-	last   control.Status // ditto
-	env    []string
-	args   []string
-	files  int // RLIMIT_NOFILE of the service; 0: the test's
+	mu      sync.Mutex
+	master  int            // the last one that was seen
+	last    control.Status // ditto
+	env     []string
+	args    []string
+	journal bool // its stdout and stderr are a socket, as systemd's are
+	uid     int  // of the service; 0: the test's
+	files   int  // RLIMIT_NOFILE of the service; 0: the test's
 
 	wrapper  []string // what starts the binary; see inContainer
 	terminal *os.File // our end of the service's, nil if it has none; see inTerminal
@@ -131,6 +133,9 @@ func startService(t *testing.T, cfg appConfig, opts ...serviceOption) *service {
 func (s *service) launch() {
 	s.t.Helper()
 	r, w, err := os.Pipe()
+	if s.journal {
+		r, w, err = socketPair()
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -141,6 +146,9 @@ func (s *service) launch() {
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if s.uid != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
+	}
 	if s.terminal != nil {
 		s.attach(cmd)
 	}

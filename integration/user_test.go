@@ -86,3 +86,130 @@ func TestWorkersRunAsAnotherUser(t *testing.T) {
 	waitReplaced(s, w)
 	check("after a death")
 }
+
+// holdsListener says whether the process has a descriptor of a socket that listens
+// at addr.
+func holdsListener(t *testing.T, pid int, addr string) bool {
+	t.Helper()
+	listening := listeningAt(t, addr)
+	if len(listening) == 0 {
+		t.Fatalf("nobody listens at %s", addr)
+	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		target, _ := os.Readlink(filepath.Join(dir, e.Name()))
+		for _, l := range listening {
+			if target == "socket:["+l[9]+"]" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Workers of another user have no copy of a listener, which they could shut down
+// for all, unless they may outlive their master.
+func TestWorkersOfAnotherUserHaveNoListener(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can start workers as another user: run as root")
+	}
+	cfg := appConfig{Version: "v1", Workers: 2, Options: appOptions{User: "nobody"}}
+	s := newService(t, cfg, accessible, withEnv(supervised))
+	t.Run("nor after a deploy", func(t *testing.T) {
+		requireNone := func(when string) {
+			t.Helper()
+			if !holdsListener(t, s.masterPID(), s.addr) {
+				t.Fatalf("%s: the master has no listener", when)
+			}
+			for _, w := range s.workers() {
+				if holdsListener(t, w.PID, s.addr) {
+					t.Errorf("%s: worker %s has a listener", when, w.ID)
+				}
+			}
+		}
+		requireNone("at start")
+		for range 2 {
+			if v := s.reload(); !v.OK {
+				t.Fatalf("reload: %+v", v)
+			}
+			requireNone("after a reload")
+		}
+		if v := s.upgrade(); !v.OK {
+			t.Fatalf("upgrade: %+v", v)
+		}
+		requireNone("after an upgrade")
+	})
+	s.killMaster()
+	requireFreed(t, s.addr, soon)
+	s.waitProcesses(0)
+}
+
+// With Orphans a killed master is survived under another user, too: the next one
+// finds the workers, and they it.
+func TestWorkersOfAnotherUserOutliveTheirMasterIfTheyMay(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can start workers as another user: run as root")
+	}
+	cfg := appConfig{Version: "v1", Workers: 2, Options: appOptions{User: "nobody"}}
+	s := newService(t, cfg, accessible, withEnv(supervised, "BATON_ORPHANS=true"))
+	trusted := func(when string) {
+		t.Helper()
+		requireCoherent(s, "v1", 2)
+		eventually(t, waitTime, when+": the workers have listeners", func() bool {
+			for _, w := range s.workers() {
+				if !holdsListener(t, w.PID, s.addr) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	trusted("at start")
+	finish := s.start(keptConnections())
+	for range 2 {
+		workers := s.workers()
+		s.killMaster()
+		if a := s.get("/version"); a.version != "v1" {
+			t.Errorf("without a master: %+v", a)
+		}
+		s.restart()
+		for _, w := range workers {
+			s.waitLog(fmt.Sprintf("worker adopted worker=%s pid=%d", w.ID, w.PID))
+		}
+		trusted("after a kill")
+	}
+	if v := s.upgrade(); !v.OK {
+		t.Fatalf("upgrade: %+v", v)
+	}
+	trusted("after an upgrade")
+	if err := os.RemoveAll(s.run("")); err != nil { // and with a directory that was put back
+		t.Fatal(err)
+	}
+	s.waitCount(putBack, 1)
+	trusted("after a cleaner")
+	s.crash()
+	trusted("after a kill in a directory that was put back")
+	for _, name := range []string{"lock", "control.sock", "workers.json"} {
+		if info, err := os.Lstat(s.run(name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	requireConnectionsUnnoticed(t, finish())
+	requireStops(s)
+}
+
+// A runtime directory that the user cannot get through is no place for that.
+func TestOrphansNeedADirectoryThatTheirUserCanSearch(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can start workers as another user: run as root")
+	}
+	s := startService(t, appConfig{Workers: 1, Options: appOptions{User: "nobody"}}, withEnv("BATON_ORPHANS=1")) // in a directory of root's alone
+	if code := s.exitCode(); code != 78 {
+		t.Errorf("exit status %d", code)
+	}
+	requireParts(t, "the log", strings.Join(s.log.all(), "\n"), `BATON_ORPHANS="1"`, "expected one that user 65534 can search")
+}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/baton-go/baton/listener"
@@ -21,9 +20,12 @@ type acceptor struct {
 	index int
 	key   string // identity of the listener across masters
 
+	open bool // somebody can take its connections; the pool's goroutine's
+
 	once    sync.Once
-	started atomic.Bool
 	mu      sync.Mutex // held from accept until the connections are placed
+	pausing sync.Mutex
+	paused  pause
 	resumed chan struct{}
 	ended   chan struct{}
 	endOnce sync.Once
@@ -40,10 +42,7 @@ func newAcceptor(p *Pool, l *listener.Listener, index int, key string) *acceptor
 }
 
 func (a *acceptor) start() {
-	a.once.Do(func() {
-		a.started.Store(true)
-		go a.run()
-	})
+	a.once.Do(func() { go a.run() })
 }
 
 // Pauses for want of descriptors, the kernel's or ours.
@@ -102,16 +101,42 @@ func (a *acceptor) accept(fds []int) (int, error) {
 	return n, err
 }
 
+// pause is the set of reasons why a loop pauses.
+type pause uint8
+
+const (
+	pausedForHandover pause = 1 << iota
+	pausedForWorkers        // who accept for themselves
+)
+
 // pause stops accepting until resume. When it returns, every connection that
 // was accepted has been placed.
-func (a *acceptor) pause() {
+func (a *acceptor) pause(why pause) {
+	a.pausing.Lock()
+	defer a.pausing.Unlock()
+	was := a.paused
+	if a.paused |= why; was != 0 {
+		return
+	}
 	a.l.Pause()
 	a.mu.Lock()
 	a.resumed = make(chan struct{})
 	a.mu.Unlock()
 }
 
-func (a *acceptor) resume() {
+// resume ends the pause if there is no other reason for it.
+func (a *acceptor) resume(why pause) {
+	a.pausing.Lock()
+	defer a.pausing.Unlock()
+	was := a.paused
+	if a.paused &^= why; was == 0 || a.paused != 0 {
+		return
+	}
+	select {
+	case <-a.ended:
+		return
+	default:
+	}
 	a.l.Resume()
 	a.mu.Lock()
 	close(a.resumed)

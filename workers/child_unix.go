@@ -44,6 +44,11 @@ type child struct {
 	recorded  bool   // on disk it is known for this worker
 	entrusted bool   // it can live on without a master
 
+	licences []licenceState // by its own numbers of the listeners
+	owed     atomic.Int32   // answers about them that have not been read
+	owing    time.Time      // since when one is waited for; zero if none is
+
+	discards   atomic.Int32
 	heard      uint64   // messages that are sent once; the reader's
 	later      bool     // it speaks a version after ours; the reader's
 	keys       []string // of its listeners, in its order; nil: ours
@@ -83,17 +88,16 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 	if f.Type == msgReturn {
 		return p.returned(c, f)
 	}
-	if f.Type >= msgLater && c.later {
-		fds := append([]int(nil), f.Files...)
-		go closeForeign(fds)
-		return nil
-	}
 	if len(f.Files) > 0 {
-		// No other message of a worker carries files. Off this goroutine, for a
-		// socket among them may linger.
-		fds := append([]int(nil), f.Files...)
-		go closeForeign(fds)
+		c.discard(append([]int(nil), f.Files...))
+	}
+	switch {
+	case f.Type >= msgLater && c.later:
+		return nil
+	case len(f.Files) > 0: // no other message of a worker carries files
 		return errProtocol
+	case c.repeats(f.Type):
+		return nil
 	}
 	switch f.Type {
 	case msgAck:
@@ -104,6 +108,13 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		return p.d.unadopted(c.window, f.Payload)
 	case msgPong:
 		c.ponged.Store(true)
+	case msgLicensed, msgUnlicensed:
+		n, err := decodeLicence(f.Payload)
+		if err != nil || c.owed.Add(-1) < 0 { // unasked: it must not be able to fill the pool's time
+			return errProtocol
+		}
+		accepts := f.Type == msgLicensed
+		p.post(func() { p.licenceAnswered(c, n, accepts) })
 	case msgIntro:
 		in, err := decode[Intro](f.Payload)
 		if err != nil {
@@ -139,10 +150,32 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 // once posts f for the first message of a type. More are ignored: each costs the
 // pool's goroutine a moment, and a worker must not be able to fill its time.
 func (p *Pool) once(c *child, typ uint8, f func()) {
-	if bit := uint64(1) << (typ - msgIntro); c.heard&bit == 0 {
-		c.heard |= bit
-		p.post(f)
+	c.heard |= 1 << (typ - msgIntro)
+	p.post(f)
+}
+
+// repeats says whether a message of that type was heard, and counts but once.
+func (c *child) repeats(typ uint8) bool {
+	return typ >= msgIntro && c.heard&(1<<(typ-msgIntro)) != 0
+}
+
+// maxDiscards is how many messages' files are closed at a time for one worker,
+// beside those of the one that has just been read.
+const maxDiscards = 1
+
+// discard closes files that a worker has sent and nobody wants. Some closes take
+// their time, and nobody waits for them: but one who sends more than can be closed
+// is not heard meanwhile, or the files would become ever more.
+func (c *child) discard(fds []int) {
+	if c.discards.Add(1) > maxDiscards {
+		defer c.discards.Add(-1)
+		closeForeign(fds)
+		return
 	}
+	go func() {
+		defer c.discards.Add(-1)
+		closeForeign(fds)
+	}()
 }
 
 // watch waits for the death of c.

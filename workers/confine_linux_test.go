@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,12 +24,31 @@ func markedThreads(t *testing.T) (n int) {
 	return n
 }
 
+func threadMarked(t *testing.T) bool {
+	b, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.Contains(string(b), "NoNewPrivs:\t1")
+}
+
 // The process itself keeps what it may.
 func TestConfinementLeavesNoTrace(t *testing.T) {
 	before := markedThreads(t)
-	for range 200 {
-		if err := confined(func() error { return nil }); err != nil {
-			t.Fatal(err)
+	for range 50 {
+		c := newCell()
+		for range 4 {
+			marked := false
+			if err := c.confined(func() error { marked = threadMarked(t); return nil }); err != nil || !marked {
+				t.Fatalf("marked: %v, %v", marked, err)
+			}
+			if n := markedThreads(t); n > before+50 {
+				t.Fatalf("%d threads are marked", n)
+			}
+		}
+		c.close()
+		if err := c.confined(func() error { return nil }); !errors.Is(err, ErrStopped) {
+			t.Fatalf("after its end: %v", err)
 		}
 	}
 	for end := time.Now().Add(10 * time.Second); markedThreads(t) > before; time.Sleep(time.Millisecond) {

@@ -2,5 +2,11 @@
 
 package workers
 
-// confined calls start: there is no such confinement here.
-func confined(start func() error) error { return start() }
+// cell calls start as it is: there is no such confinement here.
+type cell struct{}
+
+func newCell() *cell { return &cell{} }
+
+func (*cell) confined(start func() error) error { return start() }
+
+func (*cell) close() {}

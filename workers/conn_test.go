@@ -41,7 +41,7 @@ func TestCountersFollowConnections(t *testing.T) {
 }
 
 // unixPair returns a client and the descriptor of the accepted connection.
-func unixPair(t *testing.T) (*net.UnixConn, int) {
+func unixPair(t testing.TB) (*net.UnixConn, int) {
 	t.Helper()
 	addr := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"}
 	l, err := net.ListenUnix("unix", addr)

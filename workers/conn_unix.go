@@ -13,19 +13,10 @@ import (
 	"time"
 )
 
-// stream is what TCP and Unix connections have in common.
-type stream interface {
-	net.Conn
-	syscall.Conn
-	CloseRead() error
-	CloseWrite() error
-}
-
-// conn is a connection that came from the master. It wraps the net package's,
-// and does not embed it: a method that went past the wrapper would go past its
-// Close.
-type conn[S stream] struct {
-	inner  S
+// conn is a connection that came from the master. It wraps a socket, and does
+// not embed it: a method that went past the wrapper would go past its Close.
+type conn struct {
+	inner  sock
 	l      *Listener
 	moved  *Moved
 	first  *leftover    // came along from another worker; else nil
@@ -43,7 +34,7 @@ type conn[S stream] struct {
 const lentUse = math.MinInt64 / 2
 
 // use keeps the connection here until done is called, or says that it is not.
-func (c *conn[S]) use() bool {
+func (c *conn) use() bool {
 	if c.inUse.Add(1) > 0 {
 		return true
 	}
@@ -51,10 +42,10 @@ func (c *conn[S]) use() bool {
 	return false
 }
 
-func (c *conn[S]) done() { c.inUse.Add(-1) }
+func (c *conn) done() { c.inUse.Add(-1) }
 
 // Read reads; a connection that was handed off has ended.
-func (c *conn[S]) Read(b []byte) (int, error) {
+func (c *conn) Read(b []byte) (int, error) {
 	if !c.use() {
 		return 0, io.EOF
 	}
@@ -66,7 +57,7 @@ func (c *conn[S]) Read(b []byte) (int, error) {
 }
 
 // Write writes; on a connection that was handed off it fails.
-func (c *conn[S]) Write(b []byte) (int, error) {
+func (c *conn) Write(b []byte) (int, error) {
 	if !c.use() {
 		return 0, net.ErrClosed
 	}
@@ -74,14 +65,14 @@ func (c *conn[S]) Write(b []byte) (int, error) {
 	return c.inner.Write(b)
 }
 
-func (c *conn[S]) LocalAddr() net.Addr                { return c.inner.LocalAddr() }
-func (c *conn[S]) RemoteAddr() net.Addr               { return c.inner.RemoteAddr() }
-func (c *conn[S]) SetDeadline(t time.Time) error      { return c.inner.SetDeadline(t) }
-func (c *conn[S]) SetReadDeadline(t time.Time) error  { return c.inner.SetReadDeadline(t) }
-func (c *conn[S]) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
+func (c *conn) LocalAddr() net.Addr                { return c.inner.LocalAddr() }
+func (c *conn) RemoteAddr() net.Addr               { return c.inner.RemoteAddr() }
+func (c *conn) SetDeadline(t time.Time) error      { return c.inner.SetDeadline(t) }
+func (c *conn) SetReadDeadline(t time.Time) error  { return c.inner.SetReadDeadline(t) }
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
 
 // CloseRead shuts down the reading side.
-func (c *conn[S]) CloseRead() error {
+func (c *conn) CloseRead() error {
 	if !c.use() {
 		return net.ErrClosed
 	}
@@ -90,7 +81,7 @@ func (c *conn[S]) CloseRead() error {
 }
 
 // CloseWrite shuts down the writing side.
-func (c *conn[S]) CloseWrite() error {
+func (c *conn) CloseWrite() error {
 	if !c.use() {
 		return net.ErrClosed
 	}
@@ -99,12 +90,12 @@ func (c *conn[S]) CloseWrite() error {
 }
 
 // SyscallConn gives access to the descriptor.
-func (c *conn[S]) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
+func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
 
 // Close ends the connection for the client at once. A close alone would not
 // while the master still has its copy, for the moment until it has read the
 // acknowledgement. One that was handed off it leaves alone.
-func (c *conn[S]) Close() error {
+func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -120,12 +111,10 @@ func (c *conn[S]) Close() error {
 }
 
 // close is called locked.
-func (c *conn[S]) close(shutdown bool) error {
+func (c *conn) close(shutdown bool) error {
 	c.closed = true
 	if shutdown {
-		if raw, err := c.inner.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
-		}
+		c.inner.shutdown()
 	}
 	err := c.inner.Close()
 	c.l.w.counters.end()
@@ -133,12 +122,12 @@ func (c *conn[S]) close(shutdown bool) error {
 }
 
 // Handoff gives the connection to a worker of the serving generation.
-func (c *conn[S]) Handoff(unread, state []byte) error {
+func (c *conn) Handoff(unread, state []byte) error {
 	return c.l.w.handoff(c, c.l.index, unread, state)
 }
 
 // lend keeps everybody here off the connection.
-func (c *conn[S]) lend() error {
+func (c *conn) lend() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.lent {
@@ -152,10 +141,10 @@ func (c *conn[S]) lend() error {
 }
 
 // unread returns what came along and has not been read, of a lent connection.
-func (c *conn[S]) unread() []byte { return c.first.bytes() }
+func (c *conn) unread() []byte { return c.first.bytes() }
 
 // keep ends a loan.
-func (c *conn[S]) keep() {
+func (c *conn) keep() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lent = false
@@ -168,7 +157,7 @@ func (c *conn[S]) keep() {
 // Moved returns what came with the connection from another worker; false if it
 // has come straight from a client. Its unread bytes are the caller's then: who
 // does not ask for them reads them first.
-func (c *conn[S]) Moved() (Moved, bool) {
+func (c *conn) Moved() (Moved, bool) {
 	if c.moved == nil {
 		return Moved{}, false
 	}
@@ -179,7 +168,7 @@ func (c *conn[S]) Moved() (Moved, bool) {
 
 // release closes this process' descriptor and leaves the connection alone:
 // somebody else has it.
-func (c *conn[S]) release() {
+func (c *conn) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
@@ -238,7 +227,7 @@ func (o *leftover) bytes() []byte {
 }
 
 // tcpConn has the methods of *net.TCPConn that servers look for.
-type tcpConn struct{ conn[*net.TCPConn] }
+type tcpConn struct{ conn }
 
 // ReadFrom keeps sendfile and splice.
 func (c *tcpConn) ReadFrom(r io.Reader) (int64, error) {
@@ -279,7 +268,7 @@ func (c *tcpConn) SetLinger(sec int) error {
 }
 
 // unixConn has the methods of *net.UnixConn that servers look for.
-type unixConn struct{ conn[*net.UnixConn] }
+type unixConn struct{ conn }
 
 func (c *unixConn) SetReadBuffer(n int) error  { return c.inner.SetReadBuffer(n) }
 func (c *unixConn) SetWriteBuffer(n int) error { return c.inner.SetWriteBuffer(n) }

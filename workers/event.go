@@ -154,6 +154,9 @@ type PolicyFailed struct {
 // that are started leave when their master is killed.
 type RecordFailed struct{ Reason string }
 
+// RecordWritten: it is written again.
+type RecordWritten struct{}
+
 // AcceptPaused: the master leaves connections in the kernel's queue.
 type AcceptPaused struct {
 	Listener string
@@ -183,5 +186,6 @@ func (GenerationFailing) event() {}
 func (WorkerAdopted) event()     {}
 func (PolicyFailed) event()      {}
 func (RecordFailed) event()      {}
+func (RecordWritten) event()     {}
 func (AcceptPaused) event()      {}
 func (AcceptResumed) event()     {}

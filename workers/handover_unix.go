@@ -20,6 +20,7 @@ import (
 
 type handover struct {
 	Protocol    Versions           `json:"protocol"` // that can read it
+	Clocks      *reading           `json:"clocks,omitempty"`
 	NextID      uint64             `json:"next_id"`
 	Override    int                `json:"override"`
 	Accepted    map[string]uint64  `json:"accepted"` // by listener key
@@ -64,6 +65,9 @@ type childRecord struct {
 	Entrusted  bool         `json:"entrusted"` // it can live on without a master
 	Fostered   bool         `json:"fostered"`  // it has, and accepted for itself
 
+	Licences []licenceState `json:"licences,omitempty"` // as its Listeners
+	Owed     int32          `json:"owed,omitempty"`     // answers about them
+
 	// For a master that is handed nothing: what it has to find, and to be shown.
 	Start uint64 `json:"start,omitempty"`
 	Page  fileID `json:"page,omitzero"`
@@ -90,7 +94,7 @@ const filesPerChild = 4
 // describes stays true. Workers go on serving what they have.
 func (p *Pool) Freeze() error {
 	for _, a := range p.acceptors {
-		a.pause()
+		a.pause(pausedForHandover)
 	}
 	p.d.close(true)
 	var readers []chan struct{}
@@ -143,10 +147,11 @@ func (p *Pool) Thaw() {
 		if p.serving != nil && p.serving.state == GenerationIsServing && !p.stopping {
 			p.fill(p.serving)
 		}
+		p.license()
 	})
 	p.d.close(false)
 	for _, a := range p.acceptors {
-		a.resume()
+		a.resume(pausedForHandover)
 	}
 }
 
@@ -222,7 +227,7 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 		}
 		h.Generations = append(h.Generations, gs)
 	}
-	return encode(h), files, err
+	return h.encode(), files, err
 }
 
 // record describes g without its workers and its environment.
@@ -245,6 +250,7 @@ func (c *child) record(ours []string) childRecord {
 		Slot:      c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
 		DrainBy: c.drainBy, Expected: c.expected, Restarts: c.gen.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
 		Dispatched: c.window.dispatched, Brought: c.window.brought, Entrusted: c.entrusted, Fostered: c.window.fostered,
+		Licences: c.licences, Owed: c.owed.Load(),
 	}
 }
 
@@ -289,6 +295,7 @@ func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
 		in.Close()
 		return nil, fmt.Errorf("handover is of protocol %s, this master speaks %s: %w", in.state.Protocol, protocol, ErrIncompatible)
 	}
+	theClocks.read(&in.state, in.state.Clocks)
 	want := filesOf(in.state.Queue)
 	for _, g := range in.state.Generations {
 		want++
@@ -437,6 +444,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 			c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 			c.window.unacked, c.window.dispatched, c.window.brought = unacked, ws.Dispatched, ws.Brought
 			c.window.fostered = ws.Fostered
+			c.inheritLicences(ws)
 			g.slot(ws.Slot).restarts = ws.Restarts
 			if c.state == WorkerIsDraining {
 				left := max(time.Until(c.drainBy), 0)

@@ -30,9 +30,10 @@ type estate struct {
 	mu        sync.Mutex
 	bond      Bond
 	trust     *trust
-	files     []int // counters and crash file, for the next master
-	listeners []int // in the worker's order; nil once they are given up
-	own       []*ownAcceptor
+	files     []int                   // counters and crash file, for the next master
+	listeners []int                   // in the worker's order; nil once they are given up
+	own       map[uint16]*ownAcceptor // by listener: what this worker accepts for itself
+	given     bool                    // up for good: it accepts nothing for itself any more
 	leash     *os.File
 	final     bool // no orphan any more, whatever happens
 	timer     *time.Timer
@@ -118,11 +119,31 @@ func (e *estate) dropLeash() {
 	}
 }
 
-// hush: there is a master that accepts.
-func (w *Worker) hush() {
+// hush: there is a master that accepts. It is told which licences that ends.
+func (w *Worker) hush(k *link) {
 	w.estate.mu.Lock()
-	defer w.estate.mu.Unlock()
-	w.estate.stopAccepting(false)
+	ended := w.estate.stopAccepting(false)
+	w.estate.mu.Unlock()
+	for _, n := range ended {
+		_ = k.send(msgUnlicensed, encodeLicence(n), nil)
+	}
+}
+
+// bequest: the service ends. This worker outlives no master from then on. What
+// it accepts on because there was none, nobody else does; a licence lasts until
+// it is told to drain.
+func (w *Worker) bequest() {
+	e := &w.estate
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.final = true
+	for n, a := range e.own {
+		if !a.licensed {
+			e.stopOwn(n, true)
+		}
+	}
+	closeAllFDs(e.listeners)
+	e.listeners = nil
 }
 
 // renounce gives the listeners up for good.
@@ -134,7 +155,7 @@ func (w *Worker) renounce(sweep bool) {
 
 // giveUp may sweep first what this worker accepts on: for when nobody else will.
 func (e *estate) giveUp(sweep bool) {
-	e.final = true
+	e.final, e.given = true, true
 	e.stopAccepting(sweep)
 	closeAllFDs(e.listeners)
 	e.listeners = nil
@@ -152,11 +173,14 @@ func (e *estate) forget() {
 	}
 }
 
-func (e *estate) stopAccepting(sweep bool) {
-	for _, a := range e.own {
-		a.stop(sweep)
+// stopAccepting returns the listeners for which there was a licence.
+func (e *estate) stopAccepting(sweep bool) (licensed []uint16) {
+	for n := range e.own {
+		if e.stopOwn(n, sweep) {
+			licensed = append(licensed, n)
+		}
 	}
-	e.own = nil
+	return licensed
 }
 
 // lost: the master at the other end of k is gone, and what it said is done.
@@ -166,11 +190,14 @@ func (w *Worker) lost(k *link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	close(k.lost)
+	for _, a := range e.own { // the licences end with who gave them, the accepting goes on
+		a.licensed = false
+	}
 	if serving && e.trust != nil && !e.final {
 		e.become(Orphan)
-		if len(e.own) == 0 { // else it was adopted by one that never accepted
-			for i, fd := range e.listeners {
-				e.own = append(e.own, newOwnAcceptor(w.listeners[i], fd))
+		for i, fd := range e.listeners {
+			if l := w.listeners[i]; e.own[l.index] == nil { // else it had a licence, or was adopted by one that never accepted
+				e.startOwn(l, fd, false)
 			}
 		}
 		e.timer = time.AfterFunc(e.trust.Timeout, w.timeIsUp)

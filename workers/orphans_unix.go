@@ -75,6 +75,7 @@ func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
 	if err := json.Unmarshal(data, &o.record); err != nil {
 		return nil, fmt.Errorf("record of the dead master: %w", err)
 	}
+	theClocks.read(&o.record, o.record.Clocks)
 	readable := protocol.Meets(o.record.Protocol)
 	seen := map[int]bool{}
 	for _, g := range o.record.Generations {
@@ -117,6 +118,9 @@ func (o *Orphans) Next() int { return o.record.Next }
 // Master returns the pid that the dead master had.
 func (o *Orphans) Master() int { return o.record.PID }
 
+// UID returns the user that they run as, 0 if it is the dead master's.
+func (o *Orphans) UID() int { return o.record.UID }
+
 // Without returns the record without the worker of that pid.
 func (o *Orphans) Without(pid int) []byte {
 	r := o.record
@@ -125,7 +129,7 @@ func (o *Orphans) Without(pid int) []byte {
 		ws := slices.Clone(r.Generations[i].Workers)
 		r.Generations[i].Workers = slices.DeleteFunc(ws, func(w childRecord) bool { return w.PID == pid })
 	}
-	return encode(r)
+	return r.encode()
 }
 
 // Abandoned returns those of the dead master's listeners that are not among keys
@@ -214,7 +218,7 @@ func (o *Orphans) Meet(f *os.File) error {
 		return err
 	}
 	var m *orphan
-	if uid == o.uid || uid == 0 {
+	if uid == o.uid || uid == 0 || uid == o.record.UID {
 		m = o.find(pid)
 	}
 	if m == nil {

@@ -36,6 +36,8 @@ type Config struct {
 
 	// Policies finds what Options.Dispatch names; nil: dispatch.Parse.
 	Policies func(name string) (dispatch.Policy, error)
+
+	cell *cell // in which those of Account are started
 }
 
 // Pool supervises workers and hands connections to them. Its state belongs to
@@ -75,6 +77,7 @@ type Pool struct {
 	refused     *RefusedError // the last
 	highest     int           // number of a generation so far
 	record      recording
+	licensing   news     // of licences
 	noOrphans   bool     // the service ends
 	orphans     *Orphans // of a master that died, for those that come late; may be nil
 	policy      string   // that the dispatcher was given last
@@ -103,6 +106,7 @@ func New(cfg Config) *Pool {
 	}
 	p.d.choice.failed = func(e PolicyFailed) { p.emit(e) }
 	p.record.done = make(chan struct{})
+	p.licensing = make(news)
 	p.d.accepted = make([]uint64, len(cfg.Listeners))
 	specs := make([]listener.Spec, len(cfg.Listeners))
 	for i, l := range cfg.Listeners {
@@ -125,6 +129,10 @@ func New(cfg Config) *Pool {
 func (p *Pool) Run() error {
 	defer p.events.close()
 	defer p.reserve.close()
+	if p.cfg.Account != nil {
+		p.cfg.cell = newCell()
+		defer p.cfg.cell.close()
+	}
 	defer p.forget()
 	defer p.rest()
 	go p.stderr.run()
@@ -329,6 +337,9 @@ func (p *Pool) Commit(number int) error {
 	}); stopped != nil {
 		return stopped
 	}
+	if err == nil {
+		p.awaitWithdrawn()
+	}
 	return err
 }
 
@@ -362,23 +373,26 @@ func (p *Pool) retarget() {
 		}
 	}
 	p.d.serve(ws, p.serving.ledger, adopts, p.rule(p.serving))
+	p.license()
 }
 
-// accept starts the accept loops, if they do not run yet.
+// accept has connections accepted, if they are not yet.
 func (p *Pool) accept() {
 	for _, a := range p.acceptors {
-		a.start()
+		a.open = true
 	}
+	p.license()
 }
 
-// acceptKnown starts them for workers of the master before, who know nothing of
+// acceptKnown has them accepted for workers of the master before, who know nothing of
 // a listener that it had not.
 func (p *Pool) acceptKnown() {
 	for _, a := range p.acceptors {
 		if p.known[a.key] {
-			a.start()
+			a.open = true
 		}
 	}
+	p.license()
 }
 
 // Ended is closed when Run has returned.
@@ -402,18 +416,27 @@ func (p *Pool) Signal(sig syscall.Signal) {
 // before the listeners are closed. It waits for room until ctx ends; before the
 // first generation serves there is none to wait for.
 func (p *Pool) Sweep(ctx context.Context) {
-	served := false
-	_ = p.do(func() { served = p.serving != nil })
+	var open []*acceptor // there has been somebody who could take what is queued there
+	_ = p.do(func() {
+		if p.serving == nil {
+			return
+		}
+		for _, a := range p.acceptors {
+			if a.open {
+				open = append(open, a)
+			}
+		}
+	})
 	for _, a := range p.acceptors {
 		a.stop()
 	}
-	if !served {
+	if len(open) == 0 {
 		return
 	}
 	var all sync.WaitGroup
-	for _, a := range p.acceptors { // at once: each takes what room there is
-		if a.l.Shared() || !a.started.Load() {
-			continue // what is queued there is the next owner's; or no worker could take it
+	for _, a := range open { // at once: each takes what room there is
+		if a.l.Shared() {
+			continue // what is queued there is the next owner's
 		}
 		all.Go(func() { a.sweep(ctx) })
 	}

@@ -3,6 +3,7 @@
 package workers
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -24,9 +25,11 @@ import (
 // secrets, and each worker has its own.
 type poolRecord struct {
 	Protocol    Versions           `json:"protocol"` // that can read it
-	PID         int                `json:"pid"`      // of the master
-	Start       uint64             `json:"start"`    // of the master, as that of a worker
-	Next        int                `json:"next"`     // number of the next generation
+	Clocks      *reading           `json:"clocks,omitempty"`
+	PID         int                `json:"pid"`           // of the master
+	Start       uint64             `json:"start"`         // of the master, as that of a worker
+	UID         int                `json:"uid,omitempty"` // of the workers; 0: the master's
+	Next        int                `json:"next"`          // number of the next generation
 	Override    int                `json:"override"`
 	Drained     Drained            `json:"drained"`
 	Listeners   []listenerRecord   `json:"listeners"`
@@ -94,6 +97,45 @@ func (p *Pool) KeepRecord(socket string, leash *os.File, write func([]byte) erro
 	})
 }
 
+// Rewrite writes the record again, though nothing has changed: it is gone. It
+// returns when it is there, or cannot be written, or after a second.
+func (p *Pool) Rewrite() error {
+	late := time.After(recordWait)
+	asked := false
+	for {
+		var written chan struct{}
+		failed := false
+		err := p.do(func() {
+			r := &p.record
+			if !asked {
+				asked = true
+				r.changed.Store(true)
+			}
+			p.note()
+			if failed = r.failing && !r.busy; r.busy || r.changed.Load() && !p.frozen {
+				written = r.done
+			}
+		})
+		switch {
+		case err != nil:
+			return err
+		case failed:
+			return errNotWritten
+		case written == nil:
+			return nil
+		}
+		select {
+		case <-written:
+		case <-late:
+			return errNotWritten
+		case <-p.ended:
+			return ErrStopped
+		}
+	}
+}
+
+var errNotWritten = errors.New("the record cannot be written")
+
 // note begins to write what has changed, if nothing is being written.
 func (p *Pool) note() {
 	r := &p.record
@@ -134,6 +176,9 @@ func (p *Pool) noted(named []*child, err error) {
 		}
 		r.failing = true // the next tick tries again
 		return
+	}
+	if r.failing {
+		p.emit(RecordWritten{})
 	}
 	r.failing = false
 	for _, c := range named {
@@ -176,6 +221,9 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 		Protocol: protocol, PID: os.Getpid(), Next: p.highest + 1, Override: p.override, Drained: p.drained, Generations: gs,
 	}
 	r.Start, _ = startTime(r.PID)
+	if p.cfg.Account != nil {
+		r.UID = int(p.cfg.Account.UID)
+	}
 	for _, a := range p.acceptors {
 		l := listenerRecord{Key: a.key, Spec: a.l.Spec(), Bound: a.l.Addr().String(), Shared: a.l.Shared()}
 		if raw, err := a.l.File().SyscallConn(); err == nil {
@@ -183,7 +231,7 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 		}
 		r.Listeners = append(r.Listeners, l)
 	}
-	return encode(r), named
+	return r.encode(), named
 }
 
 // identify learns when c's process started, while its pid is surely its own.

@@ -19,7 +19,7 @@ type remote struct {
 // or is not connected any more.
 func (p *remote) of(fd int) netip.AddrPort {
 	p.size = unix.SizeofSockaddrAny
-	_, _, errno := unix.Syscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&p.addr)), uintptr(unsafe.Pointer(&p.size)))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&p.addr)), uintptr(unsafe.Pointer(&p.size)))
 	if errno != 0 {
 		return netip.AddrPort{}
 	}

@@ -176,7 +176,7 @@ func (p *Pool) returned(c *child, f ipc.Frame) error {
 	if err == nil {
 		r := returning{w: c.window, id: id, fd: -1, listener: at, moved: m, since: time.Now()}
 		if f.Missing > 0 {
-			go closeForeign(fds) // what has come is of no use alone
+			c.discard(fds) // what has come is of no use alone
 			fds = nil
 		}
 		if len(fds) > 0 {
@@ -191,7 +191,7 @@ func (p *Pool) returned(c *child, f ipc.Frame) error {
 		err = p.d.giveBack(r)
 	}
 	if err != nil {
-		go closeForeign(fds)
+		c.discard(fds)
 	}
 	return err
 }

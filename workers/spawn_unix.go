@@ -100,7 +100,7 @@ func start(b *Binary, id ID, cfg Config, env []string, stderr io.Writer) (s *sta
 	}
 	s.conn = conn
 	opened = append(opened, remote)
-	if s.page, err = anonFile("baton-counters", pageSize); err != nil {
+	if s.page, err = anonFile("baton-counters", pageFile); err != nil {
 		return s, err
 	}
 	if s.crash, err = anonFile("baton-crash", 0); err != nil {
@@ -129,12 +129,14 @@ func start(b *Binary, id ID, cfg Config, env []string, stderr io.Writer) (s *sta
 		},
 		Sys: &syscall.SysProcAttr{Setpgid: true, Credential: cfg.Account.credential()},
 	}
-	exec := func() (err error) {
-		s.proc, err = startProcess(b.execPath(workerBinary), append([]string{title}, cfg.Argv[1:]...), attr)
-		return err
+	exec := func() error {
+		return impatiently(func() (err error) {
+			s.proc, err = startProcess(b.execPath(workerBinary), append([]string{title}, cfg.Argv[1:]...), attr)
+			return err
+		})
 	}
-	if cfg.Account != nil {
-		err = confined(exec)
+	if cfg.cell != nil {
+		err = cfg.cell.confined(exec)
 	} else {
 		err = exec()
 	}

@@ -231,6 +231,8 @@ func (p *Pool) exited(c *child, status string) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	p.countOwn(c)
+	p.licensing.tell()
 	open, _ := readCounters(c.page)
 	cut := int(open)
 	if was == WorkerIsDraining || c.report != nil || g.state == GenerationIsDraining {
@@ -338,7 +340,7 @@ func (p *Pool) inspect(now time.Time) {
 				}
 			}
 			silent := now.Sub(c.pinged)
-			waits := max(silent, p.d.age(c.window, now))
+			waits := max(silent, p.d.age(c.window, now), c.owes(now, late))
 			if stalled := waits > stallAfter; stalled != c.stalled {
 				c.stalled = stalled
 				p.d.stall(c.window, stalled)
@@ -366,6 +368,7 @@ func (p *Pool) inspect(now time.Time) {
 		p.record.changed.Store(true)
 	}
 	p.entrustAll()
+	p.license()
 	p.giveUp(now)
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -29,17 +28,19 @@ type Listener struct {
 
 	mu      sync.Mutex
 	some    sync.Cond
-	waiting []incoming // sent by the master, not accepted
+	waiting []incoming // sent by the master, or of own, and not accepted
 	taken   []net.Conn // acknowledged, to be returned next
 	asked   bool       // Accept has been called
-	asking  int        // Accepts that wait
 	closed  bool       // by the application
 	ended   bool       // the master sends no more
 	adopter func(net.Conn, []byte)
 
-	wanted chan struct{} // told when Accept begins to wait; holds one
-	first  chan struct{} // closed at the first Accept
-	empty  chan struct{} // closed when ended and everything has been accepted
+	own   *ownAcceptor // by which this worker accepts for itself; nil if it does not
+	leads bool         // an Accept waits there
+	left  sync.Cond    // told when it does no more
+
+	first chan struct{} // closed at the first Accept
+	empty chan struct{} // closed when ended and everything has been accepted
 }
 
 type incoming struct {
@@ -51,8 +52,8 @@ type incoming struct {
 }
 
 func newListener(w *Worker, info ListenerInfo, index uint16) *Listener {
-	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), wanted: make(chan struct{}, 1), first: make(chan struct{}), empty: make(chan struct{})}
-	l.some.L = &l.mu
+	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), first: make(chan struct{}), empty: make(chan struct{})}
+	l.some.L, l.left.L = &l.mu, &l.mu
 	return l
 }
 
@@ -82,12 +83,25 @@ func (l *Listener) Empty() <-chan struct{} { return l.empty }
 func (l *Listener) push(in incoming) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.queue(in)
+}
+
+func (l *Listener) queue(in incoming) bool {
 	if l.closed {
 		return false
 	}
 	l.waiting = append(l.waiting, in)
 	l.some.Signal()
+	l.lookUp()
 	return true
+}
+
+// lookUp makes an Accept that waits for the kernel see what else there is. Called
+// locked.
+func (l *Listener) lookUp() {
+	if l.own != nil && l.leads {
+		l.own.ln.Pause()
+	}
 }
 
 // end: the master sends no more.
@@ -96,6 +110,7 @@ func (l *Listener) end() {
 	defer l.mu.Unlock()
 	l.ended = true
 	l.some.Broadcast()
+	l.lookUp()
 	l.checkEmpty()
 }
 
@@ -126,7 +141,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.checkEmpty()
 			return c, nil
 		}
-		if l.closed {
+		if l.closed && len(l.waiting) == 0 {
 			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
 		}
 		if len(l.waiting) > 0 {
@@ -136,24 +151,12 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if l.ended {
 			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
 		}
-		l.asking++
-		select {
-		case l.wanted <- struct{}{}:
-		default:
+		if l.own != nil && !l.leads {
+			l.own.accept()
+			continue
 		}
 		l.some.Wait()
-		l.asking--
 	}
-}
-
-// wants is how many connections the application waits for.
-func (l *Listener) wants() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed || l.ended {
-		return 0
-	}
-	return max(l.asking-len(l.waiting)-len(l.taken), 0)
 }
 
 // acknowledge makes connections of what waits, a batch at a time, and tells
@@ -203,15 +206,6 @@ func (l *Listener) acknowledge() {
 	l.checkEmpty()
 }
 
-// roomFor says whether there is a descriptor to make a connection with.
-func roomFor(fd int) bool {
-	spare, err := fcntlDup(fd)
-	if err == nil {
-		unix.Close(spare)
-	}
-	return err == nil
-}
-
 func isLoad(err error) bool {
 	for _, errno := range []syscall.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
 		if errors.Is(err, errno) {
@@ -248,6 +242,7 @@ func (l *Listener) Close() error {
 		l.waiting = l.waiting[n:]
 	}
 	l.some.Broadcast()
+	l.lookUp()
 	l.checkEmpty()
 	return nil
 }
@@ -275,17 +270,20 @@ func newConn(l *Listener, in incoming) (c net.Conn, err error) {
 			unix.Close(in.token)
 		}
 	}()
-	f := os.NewFile(uintptr(in.fd), "connection")
-	inner, err := net.FileConn(f)
-	f.Close()
-	if err != nil {
-		return nil, fmt.Errorf("connection: %w", err)
+	var made *conn
+	if l.info.Network == "unix" {
+		u := new(unixConn)
+		c, made = u, &u.conn
+	} else {
+		t := new(tcpConn)
+		c, made = t, &t.conn
 	}
-	if inner.RemoteAddr() == nil {
-		// The client has reset it. The net package never accepts such a one, and
-		// applications do not expect it.
-		inner.Close()
-		return nil, fmt.Errorf("connection: %w", unix.ENOTCONN)
+	if in.moved != nil {
+		// The application that had it may have changed that.
+		_ = unix.SetNonblock(in.fd, true)
+	}
+	if err := made.inner.open(in.fd, l.info.Network, l.addr); err != nil {
+		return nil, fmt.Errorf("connection: %w", err)
 	}
 	var first *leftover
 	moved := in.moved
@@ -298,13 +296,9 @@ func newConn(l *Listener, in incoming) (c net.Conn, err error) {
 	counters := l.w.counters
 	counters.open.Add(1)
 	counters.total.Add(1)
-	switch inner := inner.(type) {
-	case *net.TCPConn:
-		return &tcpConn{conn[*net.TCPConn]{inner: inner, l: l, moved: moved, first: first}}, nil
-	case *net.UnixConn:
-		return &unixConn{conn[*net.UnixConn]{inner: inner, l: l, moved: moved, first: first}}, nil
+	if in.from == nil { // no master has sent it
+		counters.accepted(l.index)
 	}
-	inner.Close()
-	counters.open.Add(-1)
-	return nil, fmt.Errorf("connection: unexpected %T on a %s listener", inner, l.info.Network)
+	made.l, made.moved, made.first = l, moved, first
+	return c, nil
 }

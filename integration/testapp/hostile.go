@@ -31,6 +31,10 @@ func hostile(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "do: unknown", http.StatusBadRequest)
 		return
 	}
+	if path := r.FormValue("when"); path != "" {
+		armed(w, path, attack)
+		return
+	}
 	fd, err := masterSocket()
 	if err == nil {
 		err = attack(fd)

@@ -15,8 +15,7 @@ const (
 	typeLeave     = 70
 	typeDrained   = 71
 	typeReturn    = 72
-	typeWithdraw  = 73
-	typeUnadopted = 74
+	typeUnadopted = 73
 )
 
 // Attacks that go on. They are over when the process is, or after a minute.
@@ -81,7 +80,7 @@ func sendAbsurdReturns(fd int) error {
 		}
 	}
 	for _, m := range [][]byte{
-		message(typeWithdraw, 0, payload[:8]), message(typeWithdraw, 0, payload[:7]),
+		message(typePresent, 0, payload[:8]), message(typePresent, 0, payload[:7]),
 		message(typeUnadopted, 0, payload[:8]), message(typeUnadopted, 0, payload[:13]),
 	} {
 		if err := send(fd, m); err != nil {

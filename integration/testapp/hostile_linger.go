@@ -33,17 +33,8 @@ func init() {
 // snatch takes one message from the master, if there is one, and says whether
 // that was a connection.
 func snatch(fd int) bool {
-	b, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(253*4))
-	n, oobn, _, _, err := unix.Recvmsg(fd, b, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-	if err != nil || n < 8 || b[1] != typeConn {
-		return false
-	}
-	cmsgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(cmsgs) == 0 {
-		return false
-	}
-	conns, err := unix.ParseUnixRights(&cmsgs[0])
-	if err != nil || len(conns) == 0 {
+	conns, payload := snatchConns(fd)
+	if len(conns) == 0 {
 		return false
 	}
 	var ids []byte
@@ -56,7 +47,7 @@ func snatch(fd int) bool {
 			}
 		}
 		_ = unix.Close(c)
-		ids = binary.LittleEndian.AppendUint64(ids, binary.LittleEndian.Uint64(b[8+10*i:]))
+		ids = binary.LittleEndian.AppendUint64(ids, binary.LittleEndian.Uint64(payload[10*i:]))
 	}
 	return send(fd, message(typeAck, 0, ids)) == nil
 }

@@ -32,10 +32,11 @@ func (d *Dir) await(bound time.Duration) (*Lock, error) {
 // Desert is called by a worker that leaves the directory of socket without a
 // master. strike takes it out of the record, and returns nil if none of the others
 // lives: then what the last master has left here is removed. Where there is a new
-// master, that is its business.
+// master, that is its business; and where the directory is another user's, that of
+// the next one.
 func Desert(socket string, strike func(record []byte) (rest []byte)) error {
 	path := filepath.Dir(socket)
-	if _, err := os.Lstat(path); err != nil {
+	if info, err := os.Stat(path); err != nil || owner(info) != os.Geteuid() {
 		return nil // the supervisor has removed it
 	}
 	d, err := Open(path)

@@ -18,10 +18,11 @@ const dirMode fs.FileMode = 0o700
 // file descriptor.
 type Dir struct {
 	path string
-	ours bool // Baton made it, so Baton removes it
 
-	mu   sync.Mutex
-	lock *Lock // of this process, nil if none was taken
+	mu    sync.Mutex
+	ours  bool  // Baton made it, so Baton removes it
+	guest int   // user who may search it, see Admit; 0: none
+	lock  *Lock // of this process, nil if none was taken
 }
 
 // Open makes the directory with mode 0700, the missing ones above it too, or
@@ -149,11 +150,19 @@ func checkParent(path string, uid int) error {
 }
 
 // Made says whether Baton made the directory, and so removes it at the end.
-func (d *Dir) Made() bool { return d.ours }
+func (d *Dir) Made() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ours
+}
 
 // Inherit makes this process the one that removes the directory, which its
 // predecessor has made.
-func (d *Dir) Inherit() { d.ours = true }
+func (d *Dir) Inherit() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ours = true
+}
 
 // Path of the directory, absolute.
 func (d *Dir) Path() string { return d.path }
@@ -188,7 +197,7 @@ func (d *Dir) Remove() error {
 	if err := l.unlink(); err != nil {
 		return err
 	}
-	if !d.ours {
+	if !d.Made() {
 		return nil
 	}
 	// What else is there was not put there by us, or by our successor already.

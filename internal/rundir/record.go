@@ -96,9 +96,9 @@ func (d *Dir) record() string { return filepath.Join(d.path, recordName) }
 func (d *Dir) AdoptSocket() string { return filepath.Join(d.path, adoptName) }
 
 // ListenAdopt binds that socket, for packets, in the place of one that is left
-// from another master. Only the holder of the lock may. Closing the listener
-// leaves the file, see RemoveAdopt.
-func (d *Dir) ListenAdopt() (*net.UnixListener, error) {
+// from another master, for workers of user uid, 0 if they are of this one. Only the
+// holder of the lock may. Closing the listener leaves the file, see RemoveAdopt.
+func (d *Dir) ListenAdopt(uid int) (*net.UnixListener, error) {
 	if err := d.RemoveAdopt(); err != nil {
 		return nil, err
 	}
@@ -114,6 +114,13 @@ func (d *Dir) ListenAdopt() (*net.UnixListener, error) {
 	}
 	u := l.(*net.UnixListener)
 	u.SetUnlinkOnClose(false)
+	if uid != 0 && uid != os.Geteuid() {
+		if err := os.Chown(d.AdoptSocket(), uid, -1); err != nil {
+			u.Close()
+			_ = d.RemoveAdopt()
+			return nil, fmt.Errorf("socket for workers: %w", err)
+		}
+	}
 	return u, nil
 }
 

@@ -88,7 +88,7 @@ func TestAdoptSocketIsPrivateAndReplacesAStaleOne(t *testing.T) {
 	d := openDir(t)
 	var last net.Listener
 	for range 2 { // the second time over the file of the first
-		l, err := d.ListenAdopt()
+		l, err := d.ListenAdopt(0)
 		if err != nil {
 			t.Fatal(err)
 		}

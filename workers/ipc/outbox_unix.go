@@ -21,6 +21,8 @@ type outbox struct {
 	oob    []byte // backs rights
 	rights []byte
 	err    error
+	hdr    unix.Msghdr // for sendmsg; here because it would be allocated
+	iov    unix.Iovec
 
 	attempt func(fd uintptr)      // for RawConn.Control
 	ready   func(fd uintptr) bool // for RawConn.Write
@@ -51,14 +53,5 @@ func (o *outbox) prepare(typ uint8, payload []byte, files []int) {
 }
 
 func (o *outbox) send(fd int, wire *transport) {
-	o.err = wire.write(fd, o.msg, o.rights)
-}
-
-func sendmsg(fd int, p, oob []byte) (int, error) {
-	for {
-		n, err := unix.SendmsgN(fd, p, oob, nil, sendFlags)
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
+	o.err = wire.write(fd, o)
 }

@@ -16,7 +16,8 @@ const socketType = unix.SOCK_SEQPACKET
 // transport leaves the boundaries of messages to the kernel: a message is a
 // packet, sent and received whole or not at all.
 type transport struct {
-	// Arguments of recvmsg, kept here so that they need not be allocated.
+	// Arguments of recvmsg, kept here so that they need not be allocated. Those of
+	// sendmsg are in the outbox.
 	hdr unix.Msghdr
 	iov unix.Iovec
 }
@@ -30,9 +31,27 @@ func (*transport) init(int, syscall.RawConn) {}
 func (*transport) deadlineChanged() {}
 
 // write sends one message; EAGAIN means that nothing was sent.
-func (*transport) write(fd int, msg, rights []byte) error {
-	_, err := sendmsg(fd, msg, rights)
-	return err
+func (*transport) write(fd int, o *outbox) error {
+	o.iov = unix.Iovec{Base: &o.msg[0]}
+	o.iov.SetLen(len(o.msg))
+	o.hdr = unix.Msghdr{Iov: &o.iov}
+	o.hdr.SetIovlen(1)
+	if len(o.rights) > 0 {
+		o.hdr.Control = &o.rights[0]
+		o.hdr.SetControllen(len(o.rights))
+	}
+	for {
+		// Raw, as it never waits: the runtime need not be told that this thread
+		// may be gone for long.
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&o.hdr)), sendFlags)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
 }
 
 // read receives one message; EAGAIN means that there is none.
@@ -65,7 +84,8 @@ func (t *transport) recvmsg(fd int, p, oob []byte) (n, oobn, flags int, err erro
 		t.hdr = unix.Msghdr{Iov: &t.iov, Control: &oob[0]}
 		t.hdr.SetIovlen(1)
 		t.hdr.SetControllen(len(oob))
-		r, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&t.hdr)),
+		// Raw, as it never waits.
+		r, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&t.hdr)),
 			unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		switch errno {
 		case 0:

@@ -60,7 +60,8 @@ func socketpair() ([2]int, error) {
 }
 
 // write sends one message; EAGAIN means that nothing was sent.
-func (t *transport) write(fd int, msg, rights []byte) error {
+func (t *transport) write(fd int, o *outbox) error {
+	msg, rights := o.msg, o.rights
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.flush(fd); err != nil {
@@ -205,6 +206,15 @@ func (t *transport) recvmsg(fd int, in *inbox, p []byte) (int, error) {
 			}
 		default:
 			return 0, err
+		}
+	}
+}
+
+func sendmsg(fd int, p, oob []byte) (int, error) {
+	for {
+		n, err := unix.SendmsgN(fd, p, oob, nil, sendFlags)
+		if err != unix.EINTR {
+			return n, err
 		}
 	}
 }
