@@ -76,6 +76,7 @@ func keptConnections() load.Config { return load.Config{Plans: kept()} }
 // before: for a reload, an upgrade, the next master's file too, and when the master
 // is killed.
 func TestRemovedFilesComeBack(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newService(t, withPIDFile(t, appConfig{Version: "v1", Workers: 2}), withEnv(supervised))
 	finish := s.start(keptConnections())
 	n := 0
@@ -91,10 +92,9 @@ func TestRemovedFilesComeBack(t *testing.T) {
 		requireAllFiles(s, "v1")
 	}
 	requireAllFiles(s, "v1")
-	for _, name := range []string{"lock", "control.sock", "workers.json", ""} {
-		remove(s.run(name))
-	}
-	remove(s.cfg.Options.PIDFile)
+	remove(s.run("lock"))
+	remove(s.run("control.sock"), s.run("workers.json"), s.cfg.Options.PIDFile)
+	remove(s.run(""))
 	if v := s.reload(); !v.OK {
 		t.Errorf("reload: %+v", v)
 	}
