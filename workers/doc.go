@@ -29,6 +29,15 @@
 // application hands off goes the same way, with its state, but to the adopter of
 // its listener ([Listener.OnAdopt]), if the serving generation has one.
 //
+// Tokens were tried in place of connections: the master counts what has arrived
+// (tcpi_unacked of the listener, and what the workers have accepted) and tells
+// them in rotation to accept one. That passes no descriptor, keeps the counts in
+// strict order, and unused tokens can be taken back at any time, since no
+// connection is lost with them. But a connection took the same CPU time, within
+// the noise: a token wakes the master and a worker, too. A policy cannot choose
+// by the client's address, which of two workers with a token gets which
+// connection is left to chance, and it takes Linux and TCP.
+//
 // # How workers accept for themselves
 //
 // A listener may be accepted on by the workers in place of the master. Each has a
