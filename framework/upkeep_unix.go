@@ -22,8 +22,13 @@ import (
 // they are looked after, put back where they are gone, and what cannot be put back
 // is said once.
 
-// upkeepPause is how often they are looked after, beside before each deploy.
-const upkeepPause = time.Second
+// The files are looked after every upkeepPause, and before each deploy. Each look
+// wakes the master, which should not be often where nothing happens. As long as
+// something is amiss it is every troublePause.
+const (
+	upkeepPause  = 10 * time.Second
+	troublePause = time.Second
+)
 
 // upkeep is what it takes.
 type upkeep struct {
@@ -60,18 +65,23 @@ func (m *master) tended() []tended {
 
 // keepUp looks after the files until quit.
 func (m *master) keepUp(quit <-chan struct{}) error {
-	ticker := time.NewTicker(upkeepPause)
-	defer ticker.Stop()
+	timer := time.NewTimer(upkeepPause)
+	defer timer.Stop()
 	for {
 		select {
 		case <-quit:
 			return nil
-		case <-ticker.C:
-			if m.upkeep.mu.TryLock() { // else a new master is being started
-				m.tendLocked()
-				m.upkeep.mu.Unlock()
-			}
+		case <-timer.C:
 		}
+		pause := troublePause
+		if m.upkeep.mu.TryLock() { // else a new master is being started
+			m.tendLocked()
+			if len(m.upkeep.troubles) == 0 {
+				pause = upkeepPause
+			}
+			m.upkeep.mu.Unlock()
+		}
+		timer.Reset(pause)
 	}
 }
 

@@ -36,6 +36,17 @@ type held struct {
 
 // dispatcher is the owner of connections between accept and acknowledgement.
 //
+// It sends connections, and not tokens to accept one from the shared listener,
+// which was tried: the master counts what has arrived (tcpi_unacked of the
+// listener and what the workers have accepted) and tells them in rotation to
+// accept. That saves the passing of descriptors, keeps a strict order of counts,
+// and takes a worker's unused tokens back after any delay, since nothing is lost
+// with them. But the CPU time of a connection was the same, within the noise,
+// for a token still wakes the master and the worker; policies that look at the
+// client's address cannot choose before the accept; which of two workers with a
+// token gets which connection is left to chance; and there is no listener's
+// tcpi_unacked without Linux and TCP.
+//
 // It is guarded by a lock instead of a goroutine of its own, unlike the pool:
 // a lock costs a fast path of three system calls nothing, a switch to another
 // goroutine costs as much as one of them. Nothing blocks under the lock; sends

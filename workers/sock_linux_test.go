@@ -328,3 +328,41 @@ func TestMovedConnectionMayBlock(t *testing.T) {
 	}
 	client.Close()
 }
+
+// readerFrom keeps what it is to read from.
+type readerFrom struct {
+	io.Writer
+	r io.Reader
+}
+
+func (f *readerFrom) ReadFrom(r io.Reader) (int64, error) {
+	f.r = r
+	return 0, nil
+}
+
+// TestFilesAreSentByTheKernel: also by what io.Copy makes of them.
+func TestFilesAreSentByTheKernel(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var made readerFrom
+	if _, err := io.Copy(&made, f); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := ours(t, "tcp")
+	for _, r := range []io.Reader{f, made.r, io.LimitReader(f, 3)} {
+		_, _ = f.Seek(0, io.SeekStart)
+		if n, err, done := c.(*tcpConn).inner.sendFile(r); n < 3 || err != nil || !done {
+			t.Errorf("%T: %d bytes, %v, by the kernel: %v", r, n, err, done)
+		}
+	}
+	if _, _, done := c.(*tcpConn).inner.sendFile(struct{ *os.File }{f}); done {
+		t.Error("a type that may have a Read of its own is sent by the kernel")
+	}
+}

@@ -59,15 +59,11 @@ func (s *sock) WriteTo(w io.Writer) (int64, error) {
 // netSocket returns a stream socket of package net, nil if v is none. It goes by
 // the type: one that embeds it may have a Read or Write of its own.
 func netSocket(v any) syscall.RawConn {
-	t := reflect.TypeOf(v)
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
 	c, ok := v.(interface {
 		syscall.Conn
 		LocalAddr() net.Addr
 	})
-	if !ok || t.PkgPath() != "net" {
+	if !ok || packageOf(v) != "net" {
 		return nil
 	}
 	if a := c.LocalAddr(); a == nil || a.Network() != "tcp" && a.Network() != "unix" {
@@ -75,6 +71,15 @@ func netSocket(v any) syscall.RawConn {
 	}
 	raw, _ := c.SyscallConn()
 	return raw
+}
+
+// packageOf is the package that v's type is of.
+func packageOf(v any) string {
+	t := reflect.TypeOf(v)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.PkgPath()
 }
 
 // limit returns what r reads from at most, and how much of it.
@@ -140,8 +145,12 @@ func splice(dst, src syscall.RawConn, left int64) (total int64, err error, done 
 // cannot be, and nothing was copied.
 func (s *sock) sendFile(r io.Reader) (total int64, err error, done bool) {
 	from, left := limit(r)
-	f, ok := from.(*os.File)
-	if !ok {
+	// Not *os.File: what its WriteTo passes on is another type of package os.
+	f, ok := from.(interface {
+		syscall.Conn
+		Stat() (os.FileInfo, error)
+	})
+	if !ok || packageOf(from) != "os" {
 		return 0, nil, false
 	}
 	if i, err := f.Stat(); err != nil || !i.Mode().IsRegular() {

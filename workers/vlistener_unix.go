@@ -298,6 +298,7 @@ func newConn(l *Listener, in incoming) (c net.Conn, err error) {
 	counters.total.Add(1)
 	if in.from == nil { // no master has sent it
 		counters.accepted(l.index)
+		made.sole.Store(true)
 	}
 	made.l, made.moved, made.first = l, moved, first
 	return c, nil
