@@ -137,9 +137,11 @@ func (m *master) takeOver(n int) error {
 			m.o.logger.Error("some workers of the old master could not be adopted", "reason", err.Error())
 		}
 	}
+	m.upkeep.mu.Lock()
 	if err := m.lock.Claim(); err != nil {
 		m.o.logger.Warn("the lock names the old master", "reason", err.Error())
 	}
+	m.upkeep.mu.Unlock()
 	m.scaled.Store(int64(m.pool.Override()))
 	m.announce()
 	fault.Point("new: took over")

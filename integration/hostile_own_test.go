@@ -191,7 +191,7 @@ func TestAdoptedHostileWorkersAreBounded(t *testing.T) {
 	} {
 		for _, name := range names {
 			t.Run(how+" "+name, func(t *testing.T) {
-				s := newService(t, appConfig{Version: "v1", Workers: 2, Options: appOptions{DrainTimeout: new(3 * time.Second), KillTimeout: new(500 * time.Millisecond)}}, withEnv(supervised))
+				s := newService(t, appConfig{Version: "v1", Workers: 2, Options: appOptions{DrainTimeout: new(5 * time.Second), KillTimeout: new(500 * time.Millisecond)}}, withEnv(supervised))
 				requireCoherent(s, "v1", 2)
 				trigger := filepath.Join(s.dir, "attack")
 				strike := func() {
@@ -201,7 +201,7 @@ func TestAdoptedHostileWorkersAreBounded(t *testing.T) {
 				}
 				w := attackBy(s, "1.1", "do="+name+"&when="+trigger)
 				held := s.connectTo("1.1") // so that it does not leave before
-				if err := held.send("/slow?d=2s"); err != nil {
+				if err := held.send("/slow?d=1m"); err != nil {
 					t.Fatal(err)
 				}
 				s.waitStatus("it has the slow request", func(st control.Status) bool { return workerOpen(st, w.PID) > 0 })
@@ -221,7 +221,7 @@ func TestAdoptedHostileWorkersAreBounded(t *testing.T) {
 				strike()
 				s.waitLog("testapp: attacked")
 				timed := startTimed(s)
-				s.waitStatus("the hostile worker is gone", func(control.Status) bool { p, err := readProcess(w.PID); return err != nil || p.State == "Z" })
+				s.waitStatusFor(20*time.Second, "the hostile worker is gone", func(control.Status) bool { p, err := readProcess(w.PID); return err != nil || p.State == "Z" })
 				timed.waitAnswered(t)
 				timed.finish()
 				if n := len(timed.failures); n > 0 {

@@ -74,7 +74,13 @@ func runTests(m *testing.M) int {
 	return code
 }
 
+// testappEnv has the application for a test that runs in a process of its own.
+const testappEnv = "BATON_TEST_APP"
+
 func buildTestapp() error {
+	if testapp = os.Getenv(testappEnv); testapp != "" {
+		return nil
+	}
 	var err error
 	testapp, err = build("./testapp")
 	return err
