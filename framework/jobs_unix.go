@@ -425,14 +425,16 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	m.unstoreAll()
 	m.up.Stop() // it has copies, and a socket is closed with its last
 	sweeping, done := context.WithTimeout(ctx, time.Until(deadline)/sweepShare)
-	for _, l := range m.listeners {
+	m.pool.Gather()
+	sockets := m.pool.Sockets()
+	for _, l := range sockets {
 		_ = l.Shun() // else what comes between sweep and close is reset
 	}
 	m.pool.Sweep(sweeping)
 	m.awaitHandshakes(sweeping)
 	m.pool.Sweep(sweeping)
 	done()
-	for _, l := range m.listeners {
+	for _, l := range sockets {
 		_ = l.Unlisten() // workers have copies, and may be slow to give them up
 		_ = l.Close()
 	}

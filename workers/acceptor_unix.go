@@ -24,12 +24,23 @@ type acceptor struct {
 	once    sync.Once
 	started atomic.Bool
 	mu      sync.Mutex // held from accept until the connections are placed
-	resumed chan struct{}
 	ended   chan struct{}
 	endOnce sync.Once
 
+	resting sync.Mutex // of the two below
+	rests   rest
+	resumed chan struct{} // closed while it does not rest
+
 	shortage shortage
 }
+
+// rest is why an acceptor does not accept.
+type rest uint8
+
+const (
+	restFrozen   rest = 1 << iota // its pool is being handed over
+	restLicensed                  // a worker accepts on this socket
+)
 
 func newAcceptor(p *Pool, l *listener.Listener, index int, key string) *acceptor {
 	resumed := make(chan struct{})
@@ -71,9 +82,9 @@ func (a *acceptor) run() {
 		case errors.Is(err, listener.ErrNoRoom):
 			room = a.p.d.wait()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			a.mu.Lock()
+			a.resting.Lock()
 			room = a.resumed
-			a.mu.Unlock()
+			a.resting.Unlock()
 		default:
 			a.shortage.hits(err)
 			timer = time.After(wait)
@@ -102,20 +113,30 @@ func (a *acceptor) accept(fds []int) (int, error) {
 	return n, err
 }
 
-// pause stops accepting until resume. When it returns, every connection that
-// was accepted has been placed.
-func (a *acceptor) pause() {
-	a.l.Pause()
-	a.mu.Lock()
-	a.resumed = make(chan struct{})
-	a.mu.Unlock()
+// pause stops accepting until there is no reason left. When it returns, every
+// connection that was accepted has been placed.
+func (a *acceptor) pause(why rest) {
+	a.resting.Lock()
+	if a.rests == 0 {
+		a.resumed = make(chan struct{})
+		a.l.Pause()
+	}
+	a.rests |= why
+	a.resting.Unlock()
+	a.mu.Lock() // it is out of accept
+	defer a.mu.Unlock()
 }
 
-func (a *acceptor) resume() {
-	a.l.Resume()
-	a.mu.Lock()
-	close(a.resumed)
-	a.mu.Unlock()
+func (a *acceptor) resume(why rest) {
+	a.resting.Lock()
+	defer a.resting.Unlock()
+	if a.rests&why == 0 {
+		return
+	}
+	if a.rests &^= why; a.rests == 0 {
+		a.l.Resume()
+		close(a.resumed)
+	}
 }
 
 // stop ends the loop for good.

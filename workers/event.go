@@ -166,6 +166,13 @@ type AcceptResumed struct {
 	After    time.Duration
 }
 
+// KernelUnable: in accept mode kernel the master accepts from a listener instead,
+// from all of it or from what it has for one slot.
+type KernelUnable struct {
+	Listener string
+	Reason   string
+}
+
 func (WorkerForked) event()      {}
 func (WorkerUnstarted) event()   {}
 func (WorkerReady) event()       {}
@@ -185,3 +192,4 @@ func (PolicyFailed) event()      {}
 func (RecordFailed) event()      {}
 func (AcceptPaused) event()      {}
 func (AcceptResumed) event()     {}
+func (KernelUnable) event()      {}

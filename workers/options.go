@@ -15,6 +15,7 @@ type Options struct {
 	Rolling      bool          // it replaces the one before worker by worker
 	MaxDraining  int           // old generations at a time; the oldest beyond are cut
 	Adopts       []string      // keys of the listeners whose handed-off connections it takes
+	Kernel       bool          // the kernel gives each slot its connections in turn, where it can
 	Dispatch     string        // name of the policy; "": round-robin
 
 	// OrphanTimeout is how long workers live on when their master has died and

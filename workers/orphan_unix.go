@@ -31,7 +31,8 @@ type estate struct {
 	bond      Bond
 	trust     *trust
 	files     []int // counters and crash file, for the next master
-	listeners []int // in the worker's order; nil once they are given up
+	listeners []int // sockets, in the worker's order; nil once they are given up
+	of        []int // whose each of them is
 	own       []*ownAcceptor
 	leash     *os.File
 	final     bool // no orphan any more, whatever happens
@@ -67,14 +68,15 @@ func (e *estate) become(b Bond) {
 func (w *Worker) entrusted(f ipc.Frame) {
 	files := slices.Clone(f.Files)
 	t, err := decode[trust](f.Payload)
-	want := trustFiles + len(w.listeners)
+	sockets := len(files) - trustFiles
 	if t.Leash {
-		want++
+		sockets--
 	}
+	of, fit := spans(t.Sockets, len(w.listeners), sockets)
 	e := &w.estate
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil || t.Timeout <= 0 || len(files) != want || e.final {
+	if err != nil || t.Timeout <= 0 || !fit || e.final {
 		closeAllFDs(files)
 		return
 	}
@@ -82,12 +84,13 @@ func (w *Worker) entrusted(f ipc.Frame) {
 	closeAllFDs(e.listeners)
 	e.dropLeash()
 	if t.Leash {
-		_ = unix.SetNonblock(files[want-1], true) // or Close would not end the wait
-		e.leash = os.NewFile(uintptr(files[want-1]), "leash")
-		files = files[:want-1]
+		last := len(files) - 1
+		_ = unix.SetNonblock(files[last], true) // or Close would not end the wait
+		e.leash = os.NewFile(uintptr(files[last]), "leash")
+		files = files[:last]
 		go w.feel(e.leash)
 	}
-	e.trust, e.files, e.listeners = &t, files[:trustFiles:trustFiles], files[trustFiles:]
+	e.trust, e.files, e.listeners, e.of = &t, files[:trustFiles:trustFiles], files[trustFiles:], of
 }
 
 // feel waits for the end of the leash, a pipe whose other end the supervisor has
@@ -170,7 +173,7 @@ func (w *Worker) lost(k *link) {
 		e.become(Orphan)
 		if len(e.own) == 0 { // else it was adopted by one that never accepted
 			for i, fd := range e.listeners {
-				e.own = append(e.own, newOwnAcceptor(w.listeners[i], fd))
+				e.own = append(e.own, newOwnAcceptor(w.listeners[e.of[i]], fd))
 			}
 		}
 		e.timer = time.AfterFunc(e.trust.Timeout, w.timeIsUp)
@@ -249,7 +252,10 @@ func (w *Worker) present() (*ipc.Conn, bool, error) {
 	defer context.AfterFunc(w.ctx, func() { _ = conn.Shutdown() })()
 	e.mu.Lock()
 	serves := e.listeners != nil
-	p := presence{Protocol: protocol, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !serves}
+	p := presence{
+		Protocol: protocol, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot,
+		Draining: !serves, Sockets: e.trust.Sockets,
+	}
 	err = conn.TrySend(msgPresent, encode(p), slices.Concat(e.files, e.listeners)) // into an empty socket
 	e.mu.Unlock()
 	if err == nil {

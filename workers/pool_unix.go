@@ -46,7 +46,8 @@ type Pool struct {
 	reserve   *reserve
 	stderr    *forward
 	listeners []ListenerInfo
-	acceptors []*acceptor
+	acceptors []*acceptor    // one for each listener
+	queues    []*queues      // ditto
 	byKey     map[string]int // the acceptors' indices
 
 	pressed atomic.Int32 // accept loops at the limit of descriptors
@@ -64,6 +65,7 @@ type Pool struct {
 	override    int             // workers as an operator set them; 0: as the release says
 	shared      []byte
 	frozen      bool
+	gathered    bool // all is accepted by this process
 	deferred    []func()
 	stopping    bool
 	stopBy      time.Time
@@ -114,7 +116,9 @@ func New(cfg Config) *Pool {
 	}
 	for i, l := range cfg.Listeners {
 		p.listeners = append(p.listeners, ListenerInfo{Name: l.Name(), Network: l.Addr().Network(), Address: l.Addr().String()})
-		p.acceptors = append(p.acceptors, newAcceptor(p, l, i, keys[i]))
+		a := newAcceptor(p, l, i, keys[i])
+		p.acceptors = append(p.acceptors, a)
+		p.queues = append(p.queues, &queues{p: p, first: a})
 	}
 	return p
 }
@@ -128,6 +132,7 @@ func (p *Pool) Run() error {
 	defer p.events.close()
 	defer p.reserve.close()
 	defer p.forget()
+	defer p.leaveGroups()
 	defer p.rest()
 	go p.stderr.run()
 	defer p.stderr.close()
@@ -275,6 +280,11 @@ func (p *Pool) find(number int) *generation {
 // Commit makes a prepared generation the serving one, in one step, and drains
 // the one before. The first commit starts accepting.
 func (p *Pool) Commit(number int) error {
+	_ = p.do(func() {
+		if g := p.find(number); g != nil {
+			p.makeQueues(g)
+		}
+	})
 	p.awaitRecord(number)
 	var err error
 	if stopped := p.do(func() {
@@ -356,11 +366,12 @@ func (p *Pool) retarget() {
 		}
 	}
 	p.d.serve(ws, p.serving.ledger, adopts, p.rule(p.serving))
+	p.allot()
 }
 
 // accept starts the accept loops, if they do not run yet.
 func (p *Pool) accept() {
-	for _, a := range p.acceptors {
+	for _, a := range p.sockets() {
 		a.start()
 	}
 }
@@ -368,7 +379,7 @@ func (p *Pool) accept() {
 // acceptKnown starts them for workers of the master before, who know nothing of
 // a listener that it had not.
 func (p *Pool) acceptKnown() {
-	for _, a := range p.acceptors {
+	for _, a := range p.sockets() {
 		if p.known[a.key] {
 			a.start()
 		}
@@ -398,14 +409,14 @@ func (p *Pool) Signal(sig syscall.Signal) {
 func (p *Pool) Sweep(ctx context.Context) {
 	served := false
 	_ = p.do(func() { served = p.serving != nil })
-	for _, a := range p.acceptors {
+	for _, a := range p.sockets() {
 		a.stop()
 	}
 	if !served {
 		return
 	}
 	var all sync.WaitGroup
-	for _, a := range p.acceptors { // at once: each takes what room there is
+	for _, a := range p.sockets() { // at once: each takes what room there is
 		if a.l.Shared() || !a.started.Load() {
 			continue // what is queued there is the next owner's; or no worker could take it
 		}

@@ -365,6 +365,7 @@ func (p *Pool) inspect(now time.Time) {
 	if p.record.failing {
 		p.record.changed.Store(true)
 	}
+	p.allot()
 	p.entrustAll()
 	p.giveUp(now)
 }
