@@ -365,12 +365,15 @@ func (m *master) claimListeners() error {
 			delete(m.passed, i)
 			m.bound[l] = m.pred == nil
 			m.listeners = append(m.listeners, l)
+			m.haveListener(keys[i])
 			continue
 		}
 		l := inherited[keys[i]]
 		delete(inherited, keys[i])
 		if l == nil {
-			l = m.storedListener(keys[i], spec)
+			if l = m.storedListener(keys[i], spec); l != nil {
+				m.haveListener(keys[i])
+			}
 		}
 		if l == nil {
 			var err error

@@ -414,6 +414,14 @@ func (o *Orphans) Listener(key string) *os.File {
 	return f
 }
 
+// Have says that the new master has the listener of that key from elsewhere. What
+// the dead one had beside it stays to be taken.
+func (o *Orphans) Have(key string) {
+	if f := o.Listener(key); f != nil {
+		f.Close()
+	}
+}
+
 // beside returns the other sockets of a listener that has been taken.
 func (o *Orphans) beside(key string) (fs []*os.File) {
 	o.mu.Lock()
