@@ -48,8 +48,9 @@ type service struct {
 	args   []string
 	files  int // RLIMIT_NOFILE of the service; 0: the test's
 
-	wrapper  []string // what starts the binary; see inContainer
-	terminal *os.File // our end of the service's, nil if it has none; see inTerminal
+	wrapper    []string            // what starts the binary; see inContainer
+	credential *syscall.Credential // of another user; nil: ours; see unprivileged
+	terminal   *os.File            // our end of the service's, nil if it has none; see inTerminal
 }
 
 type serviceOption func(*service)
@@ -140,7 +141,7 @@ func (s *service) launch() {
 	cmd.Dir, cmd.Env = s.dir, s.env
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: s.credential}
 	if s.terminal != nil {
 		s.attach(cmd)
 	}
