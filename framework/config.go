@@ -43,6 +43,9 @@ type generationSettings struct {
 	Adopts       []string // names of the listeners with an OnAdopt, in order
 	Dispatch     string   // name of the policy
 
+	Accept  listener.AcceptMode            // of listeners that have none of their own
+	Accepts map[string]listener.AcceptMode // their own, by listener name
+
 	OrphanTimeout time.Duration // 0: never
 }
 
@@ -142,6 +145,7 @@ func defaultSettings() generationSettings {
 		DrainSpread:  5 * time.Second,
 		MaxDraining:  8,
 		Dispatch:     dispatch.RoundRobin().Name(),
+		Accept:       listener.AcceptByMaster,
 
 		OrphanTimeout: orphansIfSupervised,
 	}
@@ -195,6 +199,8 @@ func resolve(opts []Option, env environment, checks ...func(*options)) (*options
 	o.checkNames()
 	o.checkTLS()
 	o.checkUser()
+	o.takeAccepts()
+	o.checkAccept()
 	for _, check := range checks {
 		check(o)
 	}

@@ -23,6 +23,9 @@ func runSingle(o *options, serve serveFunc) error {
 	if o.User != "" {
 		o.logger.Warn(fmt.Sprintf("%s has no effect in a single process, which runs as uid %d", o.source("User", strconv.Quote(o.User)), os.Geteuid()))
 	}
+	if len(o.accepted()) > 0 {
+		o.logger.Warn(o.source("Accept", string(o.Accept)) + " has no effect in a single process, which accepts itself")
+	}
 	term := make(chan os.Signal, 2)
 	signal.Notify(term, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(term)

@@ -194,6 +194,6 @@ func (s settings) workerOptions(cpus int) workers.Options {
 	return workers.Options{
 		Workers: n, ReadyTimeout: s.ReadyTimeout, DrainTimeout: s.DrainTimeout, KillTimeout: s.KillTimeout,
 		HangTimeout: s.HangTimeout, GiveUpAfter: s.GiveUpAfter, BakeTime: s.BakeTime, IdleGrace: s.IdleGrace, MaxDraining: s.MaxDraining,
-		Rolling: s.Rolling, Adopts: s.adopted(), Dispatch: s.Dispatch,
+		Rolling: s.Rolling, Adopts: s.adopted(), Dispatch: s.Dispatch, Accept: s.accepted(),
 	}
 }

@@ -23,12 +23,12 @@ import (
 // protocol it speaks.
 type release struct{ name, claim string }
 
-// What this build speaks is version 1 alone. next is one release later, and speaks
-// both versions; after has given the first one up.
+// What this build speaks are versions 1 and 2. next is one release later, and
+// speaks version 3, too; after speaks nothing else.
 var (
 	this  = release{"this", ""}
-	next  = release{"next", "1-2"}
-	after = release{"after", "2-2"}
+	next  = release{"next", "1-3"}
+	after = release{"after", "3-3"}
 )
 
 var releases = map[release]func() (string, error){this: func() (string, error) { return testapp, nil }, next: builds(next), after: builds(after)}
@@ -100,25 +100,25 @@ func TestDeploysBetweenVersionsWorkOrAreRefused(t *testing.T) {
 	finish := s.start(lightLoad())
 	serves := this
 	for _, c := range []crossing{
-		// The master speaks 1.
-		{by: "reload", to: after, refused: []string{"it speaks protocol 2, this master 1", none}},
-		{by: "upgrade", to: after, refused: []string{"it speaks protocol 2, this master 1", none}},
+		// The master speaks 1 and 2.
+		{by: "reload", to: after, refused: []string{"it speaks protocol 3, this master 1 to 2", none}},
+		{by: "upgrade", to: after, refused: []string{"it speaks protocol 3, this master 1 to 2", none}},
 		{by: "reload", to: next, master: true},
-		// The master speaks 1 and 2, its workers at times only one of them.
+		// The master speaks all three, its workers at times only some of them.
 		{by: "reload", to: this},
 		{by: "reload", to: after},
-		{by: "upgrade", to: this, refused: []string{"it speaks protocol 1, generation ", ", which is serving, 2", none}},
+		{by: "upgrade", to: this, refused: []string{"it speaks protocol 1 to 2, generation ", ", which is serving, 3", none}},
 		{by: "reload", to: this},
-		{by: "upgrade", to: after, refused: []string{"it speaks protocol 2, generation ", ", which is serving, 1", none}},
+		{by: "upgrade", to: after, refused: []string{"it speaks protocol 3, generation ", ", which is serving, 1 to 2", none}},
 		{by: "upgrade", to: next, master: true},
 		{by: "upgrade", to: this, master: true},
-		// The master speaks 1, and goes back to what is later, but no further.
+		// The master speaks 1 and 2, and goes back to what is later, but no further.
 		{by: "rollback", to: next},
 		{by: "upgrade", to: next, master: true},
 		{by: "upgrade", to: after, master: true},
-		// The master speaks 2.
-		{by: "reload", to: this, refused: []string{"it speaks protocol 1, this master 2", none}},
-		{by: "upgrade", to: this, refused: []string{"it speaks protocol 1, this master 2", none}},
+		// The master speaks 3.
+		{by: "reload", to: this, refused: []string{"it speaks protocol 1 to 2, this master 3", none}},
+		{by: "upgrade", to: this, refused: []string{"it speaks protocol 1 to 2, this master 3", none}},
 		{by: "reload", to: next},
 		{by: "upgrade", to: next, master: true},
 		{by: "upgrade", to: this, master: true},
@@ -128,7 +128,7 @@ func TestDeploysBetweenVersionsWorkOrAreRefused(t *testing.T) {
 			serves = c.to
 		}
 	}
-	if line := s.waitLog("the reload becomes an upgrade"); !strings.Contains(line, "it speaks protocol 1 to 2, this master 1") {
+	if line := s.waitLog("the reload becomes an upgrade"); !strings.Contains(line, "it speaks protocol 1 to 3, this master 1 to 2") {
 		t.Errorf("the log does not say why: %s", line)
 	}
 	requireUnnoticed(s, finish())
@@ -178,7 +178,7 @@ func TestUpgradeWaitsForWorkersThatItCouldNotAdopt(t *testing.T) {
 	if v.OK {
 		t.Fatalf("upgrade to after: %+v", v)
 	}
-	requireParts(t, "the reason", v.Reason, "it speaks protocol 2, generation 1, which is draining, 1", "no version is common to both")
+	requireParts(t, "the reason", v.Reason, "it speaks protocol 3, generation 1, which is draining, 1 to 2", "no version is common to both")
 	if now := s.masterPID(); now != before {
 		t.Errorf("the master is %d, was %d", now, before)
 	}
@@ -221,8 +221,8 @@ func TestCrashBetweenVersionsIsSurvivedOrLeftToTheRightRelease(t *testing.T) {
 		to      release
 		refused string
 	}{
-		{next, ""}, {this, ""}, {after, "speaks protocol 1, this release 2"},
-		{next, ""}, {after, ""}, {this, "speaks protocol 2, this release 1"},
+		{next, ""}, {this, ""}, {after, "speaks protocol 1 to 2, this release 3"},
+		{next, ""}, {after, ""}, {this, "speaks protocol 3, this release 1 to 2"},
 		{next, ""},
 	} {
 		version := s.get("/version").version
@@ -316,7 +316,7 @@ func TestInitWaitsForAReleaseThatCanAdopt(t *testing.T) {
 	s.waitStatus("all clients are connected", func(st control.Status) bool { return open(serving(st)) == clients })
 	installRelease(s, after)
 	s.killMaster()
-	s.waitLog("speaks protocol 1, this release 2")
+	s.waitLog("speaks protocol 1 to 2, this release 3")
 	if a := s.get("/version"); a.version != this.name {
 		t.Errorf("%s answers, want %s", a.version, this.name)
 	}

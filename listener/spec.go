@@ -28,6 +28,9 @@ type Spec struct {
 	// Owner is set on the file of a unix socket: user[:group], by name or
 	// number. Without a group the file's group is left alone.
 	Owner string `json:"owner,omitempty"`
+	// Accept is who takes its connections; "" is for whoever listens to decide.
+	// It is no part of what a socket is, and of no concern to [Bind].
+	Accept AcceptMode `json:"accept,omitempty"`
 }
 
 // Option changes a Spec under construction.
@@ -116,6 +119,9 @@ func (s Spec) Validate() error {
 	}
 	add(s.checkMode())
 	add(s.checkOwner())
+	if s.Accept != "" && !s.Accept.Valid() {
+		add(s.wrong("accept mode", string(s.Accept), "expected "+AcceptModes))
+	}
 	return errors.Join(errs...)
 }
 

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/baton-go/baton/listener"
@@ -21,26 +20,18 @@ type acceptor struct {
 	index int
 	key   string // identity of the listener across masters
 
+	open bool // somebody can take its connections; the pool's goroutine's
+
 	once    sync.Once
-	started atomic.Bool
 	mu      sync.Mutex // held from accept until the connections are placed
+	pausing sync.Mutex
+	paused  pause
+	resumed chan struct{}
 	ended   chan struct{}
 	endOnce sync.Once
 
-	resting sync.Mutex // of the two below
-	rests   rest
-	resumed chan struct{} // closed while it does not rest
-
 	shortage shortage
 }
-
-// rest is why an acceptor does not accept.
-type rest uint8
-
-const (
-	restFrozen   rest = 1 << iota // its pool is being handed over
-	restLicensed                  // a worker accepts on this socket
-)
 
 func newAcceptor(p *Pool, l *listener.Listener, index int, key string) *acceptor {
 	resumed := make(chan struct{})
@@ -51,10 +42,7 @@ func newAcceptor(p *Pool, l *listener.Listener, index int, key string) *acceptor
 }
 
 func (a *acceptor) start() {
-	a.once.Do(func() {
-		a.started.Store(true)
-		go a.run()
-	})
+	a.once.Do(func() { go a.run() })
 }
 
 // Pauses for want of descriptors, the kernel's or ours.
@@ -82,9 +70,9 @@ func (a *acceptor) run() {
 		case errors.Is(err, listener.ErrNoRoom):
 			room = a.p.d.wait()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			a.resting.Lock()
+			a.mu.Lock()
 			room = a.resumed
-			a.resting.Unlock()
+			a.mu.Unlock()
 		default:
 			a.shortage.hits(err)
 			timer = time.After(wait)
@@ -113,30 +101,46 @@ func (a *acceptor) accept(fds []int) (int, error) {
 	return n, err
 }
 
-// pause stops accepting until there is no reason left. When it returns, every
-// connection that was accepted has been placed.
-func (a *acceptor) pause(why rest) {
-	a.resting.Lock()
-	if a.rests == 0 {
-		a.resumed = make(chan struct{})
-		a.l.Pause()
-	}
-	a.rests |= why
-	a.resting.Unlock()
-	a.mu.Lock() // it is out of accept
-	defer a.mu.Unlock()
-}
+// pause is the set of reasons why a loop pauses.
+type pause uint8
 
-func (a *acceptor) resume(why rest) {
-	a.resting.Lock()
-	defer a.resting.Unlock()
-	if a.rests&why == 0 {
+const (
+	pausedForHandover pause = 1 << iota
+	pausedForWorkers        // who accept for themselves
+)
+
+// pause stops accepting until resume. When it returns, every connection that
+// was accepted has been placed.
+func (a *acceptor) pause(why pause) {
+	a.pausing.Lock()
+	defer a.pausing.Unlock()
+	was := a.paused
+	if a.paused |= why; was != 0 {
 		return
 	}
-	if a.rests &^= why; a.rests == 0 {
-		a.l.Resume()
-		close(a.resumed)
+	a.l.Pause()
+	a.mu.Lock()
+	a.resumed = make(chan struct{})
+	a.mu.Unlock()
+}
+
+// resume ends the pause if there is no other reason for it.
+func (a *acceptor) resume(why pause) {
+	a.pausing.Lock()
+	defer a.pausing.Unlock()
+	was := a.paused
+	if a.paused &^= why; was == 0 || a.paused != 0 {
+		return
 	}
+	select {
+	case <-a.ended:
+		return
+	default:
+	}
+	a.l.Resume()
+	a.mu.Lock()
+	close(a.resumed)
+	a.mu.Unlock()
 }
 
 // stop ends the loop for good.

@@ -44,6 +44,10 @@ type child struct {
 	recorded  bool   // on disk it is known for this worker
 	entrusted bool   // it can live on without a master
 
+	licences []licenceState // by its own numbers of the listeners
+	owed     atomic.Int32   // answers about them that have not been read
+	owing    time.Time      // since when one is waited for; zero if none is
+
 	heard      uint64   // messages that are sent once; the reader's
 	later      bool     // it speaks a version after ours; the reader's
 	keys       []string // of its listeners, in its order; nil: ours
@@ -104,6 +108,13 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 		return p.d.unadopted(c.window, f.Payload)
 	case msgPong:
 		c.ponged.Store(true)
+	case msgLicensed, msgUnlicensed:
+		n, err := decodeLicence(f.Payload)
+		if err != nil || c.owed.Add(-1) < 0 { // unasked: it must not be able to fill the pool's time
+			return errProtocol
+		}
+		accepts := f.Type == msgLicensed
+		p.post(func() { p.licenceAnswered(c, n, accepts) })
 	case msgIntro:
 		in, err := decode[Intro](f.Payload)
 		if err != nil {

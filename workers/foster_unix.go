@@ -168,6 +168,7 @@ func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
 	c.window = p.d.newWindow(c.conn, ws.Slot, g.ledger)
 	c.window.page, c.window.dispatched, c.window.fostered = c.page, ws.Dispatched, true
 	c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
+	c.licences = make([]licenceState, len(ws.Listeners))
 	g.slot(ws.Slot).restarts = ws.Restarts
 	g.children = append(g.children, c)
 	c.say(msgAdopted, encode(takeover{Protocol: protocol}))
@@ -176,14 +177,6 @@ func (p *Pool) attach(g *generation, m *orphan, state WorkerState) *child {
 	go p.read(c, c.readerDone)
 	go p.watch(c)
 	return c
-}
-
-// hush makes a worker that accepts for itself leave that to this master, if it
-// has all of its listeners.
-func (p *Pool) hush(c *child) {
-	if _, _, all := p.listenersOf(c); all && c.state == WorkerServing {
-		c.say(msgCommit, nil)
-	}
 }
 
 // Restore makes an adopted generation whole that goes on serving, because the

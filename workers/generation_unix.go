@@ -173,7 +173,7 @@ func (p *Pool) forked(g *generation, n int, st *started, err error, born time.Ti
 		started: *st, id: ID{Generation: g.number, Slot: n}, gen: g,
 		window: p.d.newWindow(st.conn, n, g.ledger), born: born,
 		restart: s.restarts > 0 || replaces != nil, replaces: replaces,
-		readerDone: make(chan struct{}),
+		licences: make([]licenceState, len(p.listeners)), readerDone: make(chan struct{}),
 	}
 	c.window.page = c.page
 	g.children = append(g.children, c)

@@ -66,6 +66,9 @@ type childRecord struct {
 	Entrusted  bool         `json:"entrusted"` // it can live on without a master
 	Fostered   bool         `json:"fostered"`  // it has, and accepted for itself
 
+	Licences []licenceState `json:"licences,omitempty"` // as its Listeners
+	Owed     int32          `json:"owed,omitempty"`     // answers about them
+
 	// For a master that is handed nothing: what it has to find, and to be shown.
 	Start uint64 `json:"start,omitempty"`
 	Page  fileID `json:"page,omitzero"`
@@ -92,7 +95,7 @@ const filesPerChild = 4
 // describes stays true. Workers go on serving what they have.
 func (p *Pool) Freeze() error {
 	for _, a := range p.sockets() {
-		a.pause(restFrozen)
+		a.pause(pausedForHandover)
 	}
 	p.d.close(true)
 	var readers []chan struct{}
@@ -100,7 +103,7 @@ func (p *Pool) Freeze() error {
 		p.endRoll(nil) // one that goes back: the next master is told of one that serves
 		p.frozen = true
 		for _, a := range p.sockets() { // some may just have been made
-			a.pause(restFrozen)
+			a.pause(pausedForHandover)
 		}
 		p.leaveGroups()
 		if p.record.busy { // the next master's comes after it
@@ -141,7 +144,6 @@ func (p *Pool) Thaw() {
 			}
 		}
 		p.d.touchAges(time.Now())
-		p.allot()
 		deferred := p.deferred
 		p.deferred = nil
 		for _, f := range deferred {
@@ -150,10 +152,11 @@ func (p *Pool) Thaw() {
 		if p.serving != nil && p.serving.state == GenerationIsServing && !p.stopping {
 			p.fill(p.serving)
 		}
+		p.license()
 	})
 	p.d.close(false)
 	for _, a := range p.sockets() {
-		a.resume(restFrozen)
+		a.resume(pausedForHandover)
 	}
 }
 
@@ -258,6 +261,7 @@ func (c *child) record(ours []string) childRecord {
 		Slot:      c.id.Slot, PID: c.proc.pid, State: c.state, Nonce: c.nonce, Born: c.born, Ready: c.ready,
 		DrainBy: c.drainBy, Expected: c.expected, Restarts: c.gen.slot(c.id.Slot).restarts, Reason: c.reason, Report: c.report,
 		Dispatched: c.window.dispatched, Brought: c.window.brought, Entrusted: c.entrusted, Fostered: c.window.fostered,
+		Licences: c.licences, Owed: c.owed.Load(),
 	}
 }
 
@@ -466,6 +470,7 @@ func (p *Pool) adopt(in *Inheritance) error {
 			c.keys, c.window.numbers = ws.Listeners, p.numbers(ws.Listeners)
 			c.window.unacked, c.window.dispatched, c.window.brought = unacked, ws.Dispatched, ws.Brought
 			c.window.fostered = ws.Fostered
+			c.inheritLicences(ws)
 			g.slot(ws.Slot).restarts = ws.Restarts
 			if c.state == WorkerIsDraining {
 				left := max(time.Until(c.drainBy), 0)

@@ -1,6 +1,10 @@
 package workers
 
-import "time"
+import (
+	"time"
+
+	"github.com/baton-go/baton/listener"
+)
 
 // Options belong to a generation: they are those that its binary asked for.
 type Options struct {
@@ -15,8 +19,11 @@ type Options struct {
 	Rolling      bool          // it replaces the one before worker by worker
 	MaxDraining  int           // old generations at a time; the oldest beyond are cut
 	Adopts       []string      // keys of the listeners whose handed-off connections it takes
-	Kernel       bool          // the kernel gives each slot its connections in turn, where it can
 	Dispatch     string        // name of the policy; "": round-robin
+
+	// Accept has the accept modes of listeners, by key, that are accepted on
+	// otherwise than by the master.
+	Accept map[string]listener.AcceptMode
 
 	// OrphanTimeout is how long workers live on when their master has died and
 	// no other has come; 0: they drain and leave.

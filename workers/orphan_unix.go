@@ -30,10 +30,12 @@ type estate struct {
 	mu        sync.Mutex
 	bond      Bond
 	trust     *trust
-	files     []int // counters and crash file, for the next master
-	listeners []int // sockets, in the worker's order; nil once they are given up
-	of        []int // whose each of them is
-	own       []*ownAcceptor
+	files     []int                   // counters and crash file, for the next master
+	listeners []int                   // sockets, in the worker's order; nil once they are given up
+	of        []int                   // whose each of them is
+	own       map[uint16]*ownAcceptor // by listener: what this worker accepts for itself
+	others    []*ownAcceptor          // from sockets of other slots, as an orphan
+	given     bool                    // up for good: it accepts nothing for itself any more
 	leash     *os.File
 	final     bool // no orphan any more, whatever happens
 	timer     *time.Timer
@@ -121,11 +123,32 @@ func (e *estate) dropLeash() {
 	}
 }
 
-// hush: there is a master that accepts.
-func (w *Worker) hush() {
+// hush: there is a master that accepts. It is told which licences that ends.
+func (w *Worker) hush(k *link) {
 	w.estate.mu.Lock()
-	defer w.estate.mu.Unlock()
-	w.estate.stopAccepting(false)
+	ended := w.estate.stopAccepting(false)
+	w.estate.mu.Unlock()
+	for _, n := range ended {
+		_ = k.send(msgUnlicensed, encodeLicence(n), nil)
+	}
+}
+
+// bequest: the service ends. This worker outlives no master from then on. What
+// it accepts on because there was none, nobody else does; a licence lasts until
+// it is told to drain.
+func (w *Worker) bequest() {
+	e := &w.estate
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.final = true
+	for n, a := range e.own {
+		if !a.licensed {
+			e.stopOwn(n, true)
+		}
+	}
+	e.stopOthers(true)
+	closeAllFDs(e.listeners)
+	e.listeners = nil
 }
 
 // renounce gives the listeners up for good.
@@ -137,7 +160,7 @@ func (w *Worker) renounce(sweep bool) {
 
 // giveUp may sweep first what this worker accepts on: for when nobody else will.
 func (e *estate) giveUp(sweep bool) {
-	e.final = true
+	e.final, e.given = true, true
 	e.stopAccepting(sweep)
 	closeAllFDs(e.listeners)
 	e.listeners = nil
@@ -155,11 +178,22 @@ func (e *estate) forget() {
 	}
 }
 
-func (e *estate) stopAccepting(sweep bool) {
-	for _, a := range e.own {
+// stopAccepting returns the listeners for which there was a licence.
+func (e *estate) stopAccepting(sweep bool) (licensed []uint16) {
+	for n := range e.own {
+		if e.stopOwn(n, sweep) {
+			licensed = append(licensed, n)
+		}
+	}
+	e.stopOthers(sweep)
+	return licensed
+}
+
+func (e *estate) stopOthers(sweep bool) {
+	for _, a := range e.others {
 		a.stop(sweep)
 	}
-	e.own = nil
+	e.others = nil
 }
 
 // lost: the master at the other end of k is gone, and what it said is done.
@@ -169,13 +203,12 @@ func (w *Worker) lost(k *link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	close(k.lost)
+	for _, a := range e.own { // the licences end with who gave them, the accepting goes on
+		a.licensed = false
+	}
 	if serving && e.trust != nil && !e.final {
 		e.become(Orphan)
-		if len(e.own) == 0 { // else it was adopted by one that never accepted
-			for i, fd := range e.listeners {
-				e.own = append(e.own, newOwnAcceptor(w.listeners[e.of[i]], fd))
-			}
-		}
+		e.acceptAll(w)
 		e.timer = time.AfterFunc(e.trust.Timeout, w.timeIsUp)
 	} else {
 		e.become(Resigned)
@@ -183,6 +216,22 @@ func (w *Worker) lost(k *link) {
 	}
 	if e.trust != nil {
 		go w.seek()
+	}
+}
+
+// acceptAll makes an orphan accept from every socket: it may be the only one, also
+// of those that other slots had. What it accepts from already, because it had a
+// licence or was adopted by a master that never accepted, it goes on with.
+func (e *estate) acceptAll(w *Worker) {
+	again := len(e.others) > 0
+	for i, fd := range e.listeners {
+		l := w.listeners[e.of[i]]
+		switch {
+		case e.own[l.index] == nil:
+			e.startOwn(l, fd, false)
+		case e.trust.Sockets != nil && e.trust.Sockets[e.of[i]] > 1 && !again:
+			e.others = append(e.others, newOwnAcceptor(l, fd, false))
+		}
 	}
 }
 

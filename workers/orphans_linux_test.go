@@ -198,7 +198,7 @@ func TestWhoIsNoWorkerOfADeadMasterIsTurnedAway(t *testing.T) {
 		"no nonce":                  altered(func(p *presence) { p.Nonce = "" }),
 		"wrong generation":          altered(func(p *presence) { p.Generation = 4 }),
 		"wrong slot":                altered(func(p *presence) { p.Slot = 1 }),
-		"another protocol":          altered(func(p *presence) { p.Protocol = Versions{Newest: 3, Oldest: 2} }),
+		"another protocol":          altered(func(p *presence) { p.Protocol = Versions{Newest: 4, Oldest: 3} }),
 		"drains, and has listeners": altered(func(p *presence) { p.Draining = true }),
 		"another message":           func(g *legacy) (uint8, []byte, []int) { return msgAck, appendID(nil, 1), nil },
 		"garbage":                   func(g *legacy) (uint8, []byte, []int) { return msgPresent, []byte("{"), g.files() },
@@ -358,22 +358,22 @@ func TestRecordOfVersion1IsRead(t *testing.T) {
 
 // Workers that live decide whether a record that this build cannot act on matters.
 func TestRecordOfAnotherProtocol(t *testing.T) {
-	two := Versions{Newest: 2, Oldest: 2}
+	later := Versions{Newest: 3, Oldest: 3}
 	for _, tt := range []struct {
 		name    string
 		f       func(*poolRecord)
 		foreign bool
 	}{
-		{"its workers serve", func(r *poolRecord) { r.Generations[0].Protocol = two }, true},
+		{"its workers serve", func(r *poolRecord) { r.Generations[0].Protocol = later }, true},
 		{"its workers are ready", func(r *poolRecord) {
-			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = two, WorkerIsReady
+			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = later, WorkerIsReady
 		}, true},
 		{"they drain", func(r *poolRecord) {
-			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = two, WorkerIsDraining
+			r.Generations[0].Protocol, r.Generations[0].Workers[0].State = later, WorkerIsDraining
 		}, false},
-		{"they are dead", func(r *poolRecord) { r.Generations[0].Protocol, r.Generations[0].Workers[0].Start = two, 1 }, false},
-		{"it cannot be read", func(r *poolRecord) { r.Protocol = two }, true},
-		{"it cannot be read, and nobody lives", func(r *poolRecord) { r.Protocol, r.Generations[0].Workers = two, nil }, false},
+		{"they are dead", func(r *poolRecord) { r.Generations[0].Protocol, r.Generations[0].Workers[0].Start = later, 1 }, false},
+		{"it cannot be read", func(r *poolRecord) { r.Protocol = later }, true},
+		{"it cannot be read, and nobody lives", func(r *poolRecord) { r.Protocol, r.Generations[0].Workers = later, nil }, false},
 	} {
 		g := newLegacy(t)
 		tt.f(&g.record)
@@ -383,7 +383,7 @@ func TestRecordOfAnotherProtocol(t *testing.T) {
 			t.Errorf("%s: %v, %v", tt.name, o, err)
 		case !tt.foreign && o.Foreign() != nil:
 			t.Errorf("%s: %v", tt.name, o.Foreign())
-		case tt.foreign && (!errors.Is(o.Foreign(), ErrIncompatible) || !strings.Contains(o.Foreign().Error(), "speaks protocol 2, this release 1: no version is common to both")):
+		case tt.foreign && (!errors.Is(o.Foreign(), ErrIncompatible) || !strings.Contains(o.Foreign().Error(), "speaks protocol 3, this release 1 to 2: no version is common to both")):
 			t.Errorf("%s: %v", tt.name, o.Foreign())
 		}
 		o.Close()

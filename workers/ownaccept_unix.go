@@ -14,21 +14,24 @@ import (
 	"github.com/baton-go/baton/listener"
 )
 
-// ownAcceptor accepts on a worker's own copy of a listener. It takes what the
+// ownAcceptor accepts on a worker's own copy of a listener, or on the socket that
+// a licence came with. It takes what the
 // application asks for, one by one: the rest stays in the kernel's queue, where
 // the other workers find it, and where it outlives this one.
 type ownAcceptor struct {
-	l    *Listener
-	fd   int // the estate's
-	quit chan struct{}
-	done chan struct{}
+	l        *Listener
+	fd       int
+	owned    bool // fd is this acceptor's, and not the estate's
+	licensed bool // by the master; the estate's lock guards it
+	quit     chan struct{}
+	done     chan struct{}
 
 	mu sync.Mutex
 	ln *listener.Listener // nil until it could be made
 }
 
-func newOwnAcceptor(l *Listener, fd int) *ownAcceptor {
-	a := &ownAcceptor{l: l, fd: fd, quit: make(chan struct{}), done: make(chan struct{})}
+func newOwnAcceptor(l *Listener, fd int, owned bool) *ownAcceptor {
+	a := &ownAcceptor{l: l, fd: fd, owned: owned, quit: make(chan struct{}), done: make(chan struct{})}
 	go a.run()
 	return a
 }
@@ -50,6 +53,7 @@ func (a *ownAcceptor) run() {
 			if !a.l.push(incoming{fd: fds[0]}) { // closed in this moment
 				unix.Close(fds[0])
 			}
+			a.l.unpromise(1)
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
 			return
 		case errors.Is(err, listener.ErrNoRoom):
@@ -111,6 +115,9 @@ func (a *ownAcceptor) stop(sweep bool) {
 	}
 	a.mu.Unlock()
 	<-a.done
+	if a.owned {
+		unix.Close(a.fd)
+	}
 	if a.ln == nil {
 		return
 	}
@@ -139,7 +146,7 @@ func (everything) Reserve(n int) int { return n }
 func (everything) Refund(int)        {}
 
 // Reserve implements listener.Gate.
-func (a *ownAcceptor) Reserve(n int) int { return min(n, a.l.wants()) }
+func (a *ownAcceptor) Reserve(n int) int { return a.l.promise(n) }
 
 // Refund implements listener.Gate: what was asked for is asked for still.
-func (a *ownAcceptor) Refund(int) {}
+func (a *ownAcceptor) Refund(n int) { a.l.unpromise(n) }

@@ -186,9 +186,9 @@ func TestHandoverIsCheckedAndFilesAreClosed(t *testing.T) {
 	}
 	good := generation(GenerationIsServing, worker(nothing))
 	newer := good
-	newer.Protocol = Versions{Newest: 3, Oldest: 2}
+	newer.Protocol = Versions{Newest: 4, Oldest: 3}
 	other := generation(GenerationIsServing, worker(nothing))
-	other.Generations[0].Protocol = Versions{Newest: 3, Oldest: 2}
+	other.Generations[0].Protocol = Versions{Newest: 4, Oldest: 3}
 	for _, tt := range []struct {
 		name, want string
 		data       []byte
@@ -196,8 +196,8 @@ func TestHandoverIsCheckedAndFilesAreClosed(t *testing.T) {
 	}{
 		{"good", "", encode(good), 1 + filesPerChild},
 		{"no JSON", "handover:", []byte("{"), 3},
-		{"newer", "protocol 2 to 3, this master speaks 1", encode(newer), 1 + filesPerChild},
-		{"of others", "generation 1 speaks protocol 2 to 3, this master 1", encode(other), 1 + filesPerChild},
+		{"newer", "protocol 3 to 4, this master speaks 1 to 2", encode(newer), 1 + filesPerChild},
+		{"of others", "generation 1 speaks protocol 3 to 4, this master 1 to 2", encode(other), 1 + filesPerChild},
 		{"a file too few", "5 files and has 4", encode(good), filesPerChild},
 		{"a file too many", "5 files and has 6", encode(good), 2 + filesPerChild},
 		{"a starting worker", "state 0", encode(generation(GenerationIsServing, worker(func(c *childRecord) { c.State = WorkerStarting }))), 5},

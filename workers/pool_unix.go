@@ -366,24 +366,26 @@ func (p *Pool) retarget() {
 		}
 	}
 	p.d.serve(ws, p.serving.ledger, adopts, p.rule(p.serving))
-	p.allot()
+	p.license()
 }
 
-// accept starts the accept loops, if they do not run yet.
+// accept has connections accepted, if they are not yet.
 func (p *Pool) accept() {
-	for _, a := range p.sockets() {
-		a.start()
+	for _, a := range p.acceptors {
+		a.open = true
 	}
+	p.license()
 }
 
-// acceptKnown starts them for workers of the master before, who know nothing of
+// acceptKnown has them accepted for workers of the master before, who know nothing of
 // a listener that it had not.
 func (p *Pool) acceptKnown() {
-	for _, a := range p.sockets() {
+	for _, a := range p.acceptors {
 		if p.known[a.key] {
-			a.start()
+			a.open = true
 		}
 	}
+	p.license()
 }
 
 // Ended is closed when Run has returned.
@@ -407,18 +409,27 @@ func (p *Pool) Signal(sig syscall.Signal) {
 // before the listeners are closed. It waits for room until ctx ends; before the
 // first generation serves there is none to wait for.
 func (p *Pool) Sweep(ctx context.Context) {
-	served := false
-	_ = p.do(func() { served = p.serving != nil })
+	var open []*acceptor // there has been somebody who could take what is queued there
+	_ = p.do(func() {
+		if p.serving == nil {
+			return
+		}
+		for at, a := range p.acceptors {
+			if a.open {
+				open = append(open, p.queues[at].all()...)
+			}
+		}
+	})
 	for _, a := range p.sockets() {
 		a.stop()
 	}
-	if !served {
+	if len(open) == 0 {
 		return
 	}
 	var all sync.WaitGroup
-	for _, a := range p.sockets() { // at once: each takes what room there is
-		if a.l.Shared() || !a.started.Load() {
-			continue // what is queued there is the next owner's; or no worker could take it
+	for _, a := range open { // at once: each takes what room there is
+		if a.l.Shared() {
+			continue // what is queued there is the next owner's
 		}
 		all.Go(func() { a.sweep(ctx) })
 	}

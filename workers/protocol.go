@@ -12,36 +12,40 @@ import (
 // Messages from master to worker. Their numbers are for ever; new ones come last.
 // A worker ignores what it does not know.
 const (
-	msgHello    uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
-	msgCommit                    // your generation serves
-	msgConn                      // connections: id and listener of each, fds attached
-	msgPing                      // answer with msgPong
-	msgDrain                     // JSON DrainOrder; may be repeated with a shorter time
-	msgWelcome                   // after the introduction: build the application; has what is shared
-	msgMoved                     // a connection from another worker, see appendMoved
-	msgReceipt                   // ids of returned connections that are the master's now
-	msgKeep                      // id of a returned connection that stays the worker's, and why: u8
-	msgShared                    // what is shared has changed
-	msgStopping                  // the service ends: never live on without a master
-	msgTrust                     // JSON trust, with what it takes to live without a master
-	msgAdopted                   // JSON takeover: you have another master
+	msgHello     uint8 = 1 + iota // JSON greeting: who you are, which listeners there are
+	msgCommit                     // your generation serves
+	msgConn                       // connections: id and listener of each, fds attached
+	msgPing                       // answer with msgPong
+	msgDrain                      // JSON DrainOrder; may be repeated with a shorter time
+	msgWelcome                    // after the introduction: build the application; has what is shared
+	msgMoved                      // a connection from another worker, see appendMoved
+	msgReceipt                    // ids of returned connections that are the master's now
+	msgKeep                       // id of a returned connection that stays the worker's, and why: u8
+	msgShared                     // what is shared has changed
+	msgStopping                   // the service ends: never live on without a master
+	msgTrust                      // JSON trust, with what it takes to live without a master
+	msgAdopted                    // JSON takeover: you have another master
+	msgLicence                    // number of a listener, a socket attached: accept from that for yourself
+	msgUnlicence                  // number of a listener: accept for yourself no more
 )
 
 // Messages from worker to master, likewise. A master takes what it does not know
 // for an error, unless the worker speaks a later version.
 const (
-	msgIntro     uint8 = 64 + iota // JSON Intro: what you started
-	msgReady                       // connections are welcome
-	msgFailed                      // JSON failure: it will never be ready
-	msgAck                         // ids of connections that now are the worker's
-	msgNack                        // ids of connections it has no room for
-	msgPong                        // alive
-	msgLeave                       // asked to end by someone else; drain it
-	msgDrained                     // JSON Drained; it exits next
-	msgReturn                      // a connection for another worker, see appendMoved
-	msgUnadopted                   // ids of handed-off connections that nothing here adopts
-	msgPresent                     // JSON presence, to another master than the one that started it
-	msgLater                       // and all above: of later versions
+	msgIntro      uint8 = 64 + iota // JSON Intro: what you started
+	msgReady                        // connections are welcome
+	msgFailed                       // JSON failure: it will never be ready
+	msgAck                          // ids of connections that now are the worker's
+	msgNack                         // ids of connections it has no room for
+	msgPong                         // alive
+	msgLeave                        // asked to end by someone else; drain it
+	msgDrained                      // JSON Drained; it exits next
+	msgReturn                       // a connection for another worker, see appendMoved
+	msgUnadopted                    // ids of handed-off connections that nothing here adopts
+	msgPresent                      // JSON presence, to another master than the one that started it
+	msgLicensed                     // number of a listener: it accepts for itself
+	msgUnlicensed                   // number of a listener: it does not, or no more
+	msgLater                        // and all above: of later versions
 )
 
 // greeting is the first message: the master's.
@@ -162,6 +166,21 @@ func connCount(b []byte, files int) (int, error) {
 }
 
 const idSize = 8
+
+// licenceSize is the payload of the messages about a licence: the worker's number
+// of the listener.
+const licenceSize = 2
+
+func encodeLicence(listener uint16) []byte {
+	return binary.LittleEndian.AppendUint16(nil, listener)
+}
+
+func decodeLicence(b []byte) (listener uint16, err error) {
+	if len(b) != licenceSize {
+		return 0, fmt.Errorf("%w: %d bytes of a licence", errProtocol, len(b))
+	}
+	return binary.LittleEndian.Uint16(b), nil
+}
 
 // idCount checks a msgAck or msgNack payload.
 func idCount(b []byte) (int, error) {

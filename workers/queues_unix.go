@@ -21,14 +21,14 @@ import (
 // goes on until there is a licence again. Whether a worker goes on accepting for a
 // moment is of no importance: they share the queue.
 
-// queues are the sockets of one listener.
+// queues are the sockets of one listener: one, or with others beside it.
 type queues struct {
 	p     *Pool
-	first *acceptor // of slot 1
-	group *listener.Group
-	live  []int    // of the group, from 0 on; nil before there is one
-	holds []*child // by place in the group: whose worker has the licence
-	lacks string   // why there is no group, as last said
+	first *acceptor       // of slot 1
+	group *listener.Group // nil before there is one, or for the reason why there is none
+	why   error
+	said  string
+	live  []int // slots, from 0 on, that the group was last told
 
 	mu     sync.Mutex
 	beside []*acceptor // of the slots from 2 on
@@ -76,106 +76,52 @@ func (q *queues) files() (fs []*os.File) {
 	return fs
 }
 
-// allot gives the socket of each slot to the worker that serves in it, and to
-// nobody where none does. It is called whenever that may have changed, and again
-// with each tick: what cannot be done for want of room or descriptors can be later.
-func (p *Pool) allot() {
-	if p.frozen || p.gathered {
-		return
-	}
-	holders := p.holders()
-	for _, q := range p.queues {
-		q.allot(holders)
-	}
-}
-
-// holders are those that have a licence, by slot. Where two serve in one slot it
-// is the one that stays.
-func (p *Pool) holders() map[int]*child {
-	hs := map[int]*child{}
-	consider := func(g *generation) {
-		if !g.options.Kernel {
-			return
-		}
+// byKernel says why connections of our listener at cannot be accepted in kernel
+// mode, nil if they can.
+func (p *Pool) byKernel(at int) error {
+	need := 1
+	for _, g := range p.generations {
 		for _, c := range g.children {
-			if c.state == WorkerServing && !c.expected && !c.stalled {
-				hs[c.id.Slot] = c
+			if p.inRotation(c) {
+				need = max(need, c.id.Slot)
 			}
 		}
 	}
-	if p.rolling != nil {
-		consider(p.rolling.old)
-	}
-	if p.serving != nil {
-		consider(p.serving)
-	}
-	return hs
-}
-
-func (q *queues) allot(holders map[int]*child) {
-	need := 0
-	for slot := range holders {
-		need = max(need, slot)
-	}
-	if need > 0 && !q.grow(need) {
-		holders = nil
-	}
-	if q.group == nil {
-		return
-	}
-	all := q.all()
-	live := []int{}
-	for i, a := range all {
-		c := holders[i+1]
-		if c != nil && q.holds[i] != c && !q.p.license(c, a) {
-			c = nil
-		}
-		if q.holds[i] = c; c == nil {
-			a.resume(restLicensed)
-			continue
-		}
-		a.pause(restLicensed)
-		live = append(live, i)
-	}
-	if len(live) == 0 {
-		live = append(live, 0)
-	}
-	if slices.Equal(live, q.live) {
-		return
-	}
-	if err := q.group.SetLive(live...); err != nil {
-		q.lack(err) // as before: whoever gets a connection is served
-		return
-	}
-	q.live = live
+	return p.queues[at].grow(need)
 }
 
 // makeQueues is for a generation that is about to serve: its workers are trusted
 // with all sockets from the first moment on.
 func (p *Pool) makeQueues(g *generation) {
-	if !g.options.Kernel || p.frozen || p.gathered {
+	if p.frozen || p.gathered {
 		return
 	}
 	for _, q := range p.queues {
-		q.grow(p.target(g))
+		switch g.options.Accept[q.first.key] {
+		case listener.AcceptByKernel, listener.AcceptOnlyByKernel:
+			q.why = nil // it may have been a passing one
+			_ = q.grow(p.target(g))
+		}
 	}
 }
 
 // mostSlots is how many there can be: each worker is to have copies of them all.
 func (p *Pool) mostSlots() int { return min(maxTrusted/len(p.queues), listener.MaxSlots) }
 
-// grow sees to it that so many slots have a socket. It returns false if they cannot
-// have one; if just the last of them have none, it tries again.
-func (q *queues) grow(need int) bool {
+// grow sees to it that so many slots have a socket. An error, which is told once,
+// is for all of them: if just the last ones have none, it tries again.
+func (q *queues) grow(need int) error {
 	if most := q.p.mostSlots(); need > most {
-		q.lack(fmt.Errorf("%d workers: expected at most %d", need, most))
-		return false
+		return q.lack(fmt.Errorf("%d workers: expected at most %d", need, most))
 	}
 	if q.group == nil {
+		if q.why != nil {
+			return q.why
+		}
 		g, err := listener.NewGroup(q.listeners()...)
 		if err != nil {
-			q.lack(err)
-			return false
+			q.why = q.lack(err)
+			return err
 		}
 		q.group = g
 	}
@@ -183,20 +129,84 @@ func (q *queues) grow(need int) bool {
 	for q.group.Len() < need {
 		l, err := q.group.Add()
 		if err != nil {
-			q.lack(err) // those beyond are served by the master
+			_ = q.lack(err)
 			break
 		}
-		a := q.add(l)
-		if q.first.started.Load() {
-			a.start()
-		}
+		q.add(l)
 		grown = true
 	}
-	q.holds = append(q.holds, make([]*child, q.group.Len()-len(q.holds))...)
 	if grown {
 		q.p.distrust()
 	}
-	return true
+	return nil
+}
+
+// socketOf returns the socket of a slot; nil if it has none.
+func (q *queues) socketOf(slot int) *os.File {
+	if all := q.all(); slot <= len(all) {
+		return all[slot-1].l.File()
+	}
+	return nil
+}
+
+// start starts the loops that the master may accept with.
+func (q *queues) start(mode listener.AcceptMode) {
+	for i, a := range q.all() {
+		if i > 0 || mode != listener.AcceptByWorkers {
+			a.start()
+		}
+	}
+}
+
+// take has the master accept where no worker does, and the kernel choose among
+// those slots where one does.
+func (q *queues) take(mode listener.AcceptMode) {
+	served := map[int]bool{} // by slot
+	if mode == listener.AcceptByKernel {
+		served = q.p.licensed(q.first.index)
+	}
+	var live []int
+	for i, a := range q.all() {
+		switch {
+		case served[i+1]:
+			live = append(live, i)
+			a.pause(pausedForWorkers)
+		case i == 0 && mode == listener.AcceptByWorkers:
+			a.pause(pausedForWorkers)
+		default:
+			a.resume(pausedForWorkers)
+		}
+	}
+	if len(live) == 0 {
+		live = []int{0}
+	}
+	if q.group == nil || slices.Equal(live, q.live) {
+		return
+	}
+	if err := q.group.SetLive(live...); err != nil {
+		_ = q.lack(err) // it goes on as before: whoever gets a connection is served
+		return
+	}
+	q.live = live
+}
+
+// licensed returns the slots of those that accept from our listener at, or are
+// about to, and answer.
+func (p *Pool) licensed(at int) map[int]bool {
+	slots := map[int]bool{}
+	for _, g := range p.generations {
+		for _, c := range g.children {
+			if !p.inRotation(c) || c.stalled {
+				continue
+			}
+			for n, s := range c.licences {
+				if our, ok := p.listenerOf(c, uint16(n)); ok && int(our) == at && (s == licenceSent || s == licenceHeld) {
+					slots[c.id.Slot] = true
+				}
+			}
+		}
+	}
+	return slots
 }
 
 func (q *queues) listeners() (ls []*listener.Listener) {
@@ -206,12 +216,13 @@ func (q *queues) listeners() (ls []*listener.Listener) {
 	return ls
 }
 
-// lack says why a listener is accepted on by the master, once.
-func (q *queues) lack(err error) {
-	if why := err.Error(); why != q.lacks {
-		q.lacks = why
+// lack tells, once, why the master accepts from a listener.
+func (q *queues) lack(err error) error {
+	if why := err.Error(); why != q.said {
+		q.said = why
 		q.p.emit(KernelUnable{Listener: q.first.l.Name(), Reason: why})
 	}
+	return err
 }
 
 // regroup takes up what another master has made beside the listener of a key. It
@@ -246,7 +257,7 @@ func (p *Pool) Gather() {
 		p.gathered = true
 		for _, q := range p.queues {
 			for _, a := range q.all() {
-				a.resume(restLicensed)
+				a.resume(pausedForWorkers)
 			}
 			if q.group != nil && q.group.Len() > 1 {
 				_ = q.group.SetLive(0)
@@ -275,6 +286,3 @@ func (p *Pool) besides() map[string]int {
 	}
 	return n
 }
-
-// license is here until workers can be given one.
-func (p *Pool) license(*child, *acceptor) bool { return false }

@@ -338,7 +338,7 @@ func (p *Pool) inspect(now time.Time) {
 				}
 			}
 			silent := now.Sub(c.pinged)
-			waits := max(silent, p.d.age(c.window, now))
+			waits := max(silent, p.d.age(c.window, now), c.owes(now, late))
 			if stalled := waits > stallAfter; stalled != c.stalled {
 				c.stalled = stalled
 				p.d.stall(c.window, stalled)
@@ -365,8 +365,8 @@ func (p *Pool) inspect(now time.Time) {
 	if p.record.failing {
 		p.record.changed.Store(true)
 	}
-	p.allot()
 	p.entrustAll()
+	p.license()
 	p.giveUp(now)
 }
 

@@ -20,7 +20,9 @@ const (
 	// ProtocolVersion is the version that this build speaks. It rises with a
 	// message that is new, with a field that others must not ignore and with an
 	// option that a master must know.
-	ProtocolVersion = 1
+	//
+	// Version 2 has licences: see licence_unix.go.
+	ProtocolVersion = 2
 
 	// OldestProtocol is the oldest version that this build still speaks, with
 	// processes of earlier releases. It rises long after ProtocolVersion: who

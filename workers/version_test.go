@@ -195,7 +195,7 @@ func frameWith(t *testing.T, typ uint8, n int) (f ipc.Frame, closed func()) {
 }
 
 func TestPoolAcceptsReleases(t *testing.T) {
-	one, both, two := Versions{1, 1}, Versions{2, 1}, Versions{2, 2}
+	one, two, both, three := Versions{1, 1}, Versions{2, 1}, Versions{3, 2}, Versions{3, 3}
 	pool := func(gs ...*generation) *Pool { return &Pool{generations: gs} }
 	serves := func(v Versions) *generation { return &generation{number: 7, state: GenerationIsServing, speaks: v} }
 	drains := func(v Versions) *generation { return &generation{number: 6, state: GenerationIsDraining, speaks: v} }
@@ -207,16 +207,17 @@ func TestPoolAcceptsReleases(t *testing.T) {
 		is   error
 		says string
 	}{
-		{"the same", pool(serves(one)), generation{}, one, nil, ""},
-		{"a later one", pool(serves(one)), generation{}, both, ErrNeedsMaster, "it speaks protocol 1 to 2, this master 1: that takes a new master"},
-		{"a later one, to go back", pool(serves(one)), generation{rollback: true}, both, nil, ""},
-		{"too late a one", pool(serves(one)), generation{}, two, ErrIncompatible, "it speaks protocol 2, this master 1: no version is common to both"},
-		{"too late a one, to go back", pool(serves(one)), generation{rollback: true}, two, ErrIncompatible, "protocol 2"},
+		{"the same", pool(serves(two)), generation{}, two, nil, ""},
+		{"an earlier one", pool(serves(two)), generation{}, one, nil, ""},
+		{"a later one", pool(serves(two)), generation{}, both, ErrNeedsMaster, "it speaks protocol 2 to 3, this master 1 to 2: that takes a new master"},
+		{"a later one, to go back", pool(serves(two)), generation{rollback: true}, both, nil, ""},
+		{"too late a one", pool(serves(two)), generation{}, three, ErrIncompatible, "it speaks protocol 3, this master 1 to 2: no version is common to both"},
+		{"too late a one, to go back", pool(serves(one)), generation{rollback: true}, three, ErrIncompatible, "protocol 3"},
 		{"one that does not say", pool(serves(one)), generation{}, Versions{}, ErrIncompatible, "protocol 0"},
-		{"the next master, of a later one", pool(drains(one), serves(both)), generation{probe: true}, both, ErrNeedsMaster, "1 to 2"},
-		{"the next master, of the same", pool(drains(two), serves(one)), generation{probe: true}, one, ErrIncompatible, "it speaks protocol 1, generation 6, which is draining, 2"},
+		{"the next master, of a later one", pool(drains(two), serves(both)), generation{probe: true}, both, ErrNeedsMaster, "2 to 3"},
+		{"the next master, of an earlier one", pool(drains(three), serves(two)), generation{probe: true}, two, ErrIncompatible, "it speaks protocol 1 to 2, generation 6, which is draining, 3"},
 		{"the next master, while a generation starts", pool(serves(one), &generation{}), generation{probe: true}, one, nil, ""},
-		{"workers beside others", pool(drains(two), serves(one)), generation{}, one, nil, ""},
+		{"workers beside others", pool(drains(three), serves(two)), generation{}, two, nil, ""},
 	} {
 		err := tt.p.accepts(&tt.g, tt.v)
 		if !errors.Is(err, tt.is) || err != nil && !strings.Contains(err.Error(), tt.says) {

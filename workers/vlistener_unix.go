@@ -27,15 +27,16 @@ type Listener struct {
 	index uint16 // in the master's order
 	addr  net.Addr
 
-	mu      sync.Mutex
-	some    sync.Cond
-	waiting []incoming // sent by the master, not accepted
-	taken   []net.Conn // acknowledged, to be returned next
-	asked   bool       // Accept has been called
-	asking  int        // Accepts that wait
-	closed  bool       // by the application
-	ended   bool       // the master sends no more
-	adopter func(net.Conn, []byte)
+	mu       sync.Mutex
+	some     sync.Cond
+	waiting  []incoming // sent by the master, not accepted
+	taken    []net.Conn // acknowledged, to be returned next
+	asked    bool       // Accept has been called
+	asking   int        // Accepts that wait
+	promised int        // connections that somebody is about to accept for them
+	closed   bool       // by the application
+	ended    bool       // the master sends no more
+	adopter  func(net.Conn, []byte)
 
 	wanted chan struct{} // told when Accept begins to wait; holds one
 	first  chan struct{} // closed at the first Accept
@@ -137,23 +138,47 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
 		}
 		l.asking++
-		select {
-		case l.wanted <- struct{}{}:
-		default:
-		}
+		l.want()
 		l.some.Wait()
 		l.asking--
 	}
 }
 
-// wants is how many connections the application waits for.
-func (l *Listener) wants() int {
+// promise sets connections aside for one who is about to accept them, at most n
+// and as many as the application waits for.
+func (l *Listener) promise(n int) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	n = min(n, l.wants())
+	l.promised += n
+	return n
+}
+
+// unpromise ends that, with or without a connection. Where several accept for the
+// application, another may have one.
+func (l *Listener) unpromise(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.promised -= n; l.wants() > 0 {
+		l.want()
+	}
+}
+
+// wants is how many connections the application waits for, and nobody is about to
+// accept. Called locked.
+func (l *Listener) wants() int {
 	if l.closed || l.ended {
 		return 0
 	}
-	return max(l.asking-len(l.waiting)-len(l.taken), 0)
+	return max(l.asking-len(l.waiting)-len(l.taken)-l.promised, 0)
+}
+
+// want tells somebody of it. Called locked.
+func (l *Listener) want() {
+	select {
+	case l.wanted <- struct{}{}:
+	default:
+	}
 }
 
 // acknowledge makes connections of what waits, a batch at a time, and tells

@@ -251,6 +251,9 @@ func (w *Worker) hear(k *link, f ipc.Frame) {
 	case msgTrust:
 		w.entrusted(f)
 		return
+	case msgLicence:
+		w.licensed(k, f)
+		return
 	case msgReceipt:
 		w.returns.receipt(f.Payload)
 	case msgKeep:
@@ -263,9 +266,11 @@ func (w *Worker) hear(k *link, f ipc.Frame) {
 		w.mu.Lock()
 		w.committed = true
 		w.mu.Unlock()
-		w.hush()
+		w.hush(k)
+	case msgUnlicence:
+		w.unlicensed(k, f.Payload)
 	case msgStopping:
-		w.renounce(true)
+		w.bequest()
 	case msgDrain:
 		w.renounce(false)
 		if o, err := decode[DrainOrder](f.Payload); err == nil {
