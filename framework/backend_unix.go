@@ -78,7 +78,7 @@ func (b backend) Status() control.Status {
 	}
 	s.Accepting, s.Pending, s.Drained = p.Accepting, p.Pending, drainedStatus(p.Drained)
 	for _, l := range p.Listeners {
-		s.Listeners = append(s.Listeners, control.Listener{Name: l.Name, Network: l.Network, Address: l.Address, Accepted: l.Accepted})
+		s.Listeners = append(s.Listeners, control.Listener{Name: l.Name, Network: l.Network, Address: l.Address, Accept: string(l.Mode), Accepted: l.Accepted})
 	}
 	for _, g := range p.Generations {
 		s.Generations = append(s.Generations, generationStatus(g))
@@ -103,7 +103,7 @@ func generationStatus(g workers.GenerationStatus) control.Generation {
 		}
 		out.Processes = append(out.Processes, control.Worker{
 			ID: w.ID.String(), Slot: w.ID.Slot, PID: w.PID, State: state, Started: w.Started,
-			Open: w.Open, Weight: weight, Dispatched: w.Dispatched, Unacked: w.Unacked, Restarts: w.Restarts, LastExit: w.LastExit,
+			Open: w.Open, Weight: weight, Dispatched: w.Dispatched, Unacked: w.Unacked, Accepted: w.Accepted, Restarts: w.Restarts, LastExit: w.LastExit,
 		})
 	}
 	return out

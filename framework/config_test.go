@@ -56,7 +56,7 @@ func TestDefaults(t *testing.T) {
 			DrainTimeout: 30 * time.Second, StopTimeout: 25 * time.Second,
 			ReadyTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
 			HangTimeout: 30 * time.Second, BakeTime: 10 * time.Second, IdleGrace: 5 * time.Second, DrainSpread: 5 * time.Second, MaxDraining: 8,
-			Dispatch: "round-robin", OrphanTimeout: orphansIfSupervised,
+			Dispatch: "round-robin", Accept: "master", OrphanTimeout: orphansIfSupervised,
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{{Name: "default", Network: "tcp", Address: ":8080"}},
@@ -75,10 +75,10 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	adopt := func(net.Conn, []byte) { calls++ }
 	o := mustResolve(t, nil,
-		Dispatch(dispatch.Hash()), Dispatch(dispatch.Weighted(3, 1)), Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
+		Dispatch(dispatch.Hash()), Dispatch(dispatch.Weighted(3, 1)), Accept("kernel"), Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
 		ReadyTimeout(time.Minute), KillTimeout(0), HangTimeout(0), GiveUpAfter(time.Hour),
 		BakeTime(time.Minute), OrphanTimeout(0), IdleGrace(0), DrainSpread(time.Minute), MaxDraining(1), Rolling(true), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
-		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660)),
+		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660), listener.Accept("workers")),
 		Handle("admin", h), NoMove("admin"), NoMove("tcp::0"), OnAdopt("tcp::0", adopt), OnAdopt("admin", adopt), SingleProcess(), StopOn(ctx), StopOn(ctx),
 		HTTPServer(func(*http.Server) { calls++ }), OnEvent(func(workers.Event) { calls++ }),
 		OnListen(func(string, net.Addr) { calls++ }),
@@ -87,7 +87,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 		generationSettings: generationSettings{
 			Workers: 3, DrainTimeout: 2 * time.Hour, StopTimeout: 9 * time.Second, StopDelay: time.Second,
 			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, DrainSpread: time.Minute, BakeTime: time.Minute, MaxDraining: 1, Rolling: true, Adopts: []string{"admin", "tcp::0"},
-			Dispatch: "weighted:3,1",
+			Dispatch: "weighted:3,1", Accept: "kernel", Accepts: map[string]listener.AcceptMode{"admin": "workers"},
 		},
 		masterSettings: masterSettings{
 			Listeners: []listener.Spec{
@@ -124,6 +124,8 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		{nil, "option 1 of 1 is nil: expected an Option"},
 		{Workers(-1), "Workers(-1): " + whole + "0 to 1024"},
 		{Workers(1025), "Workers(1025): " + whole + "0 to 1024"},
+		{Accept(""), "Accept(): expected master, workers, kernel or kernel!"},
+		{Accept("all"), "Accept(all): expected master, workers, kernel or kernel!"},
 		{MaxDraining(0), "MaxDraining(0): " + whole + "1 to 256"},
 		{MaxDraining(257), "MaxDraining(257): " + whole + "1 to 256"},
 		{DrainTimeout(-1), "DrainTimeout(-1ns): " + dur + "from 0s up to 720h"},

@@ -17,13 +17,13 @@ func TestVariablesWinOverCode(t *testing.T) {
 		"BATON_STOP_DELAY": "5s", "BATON_READY_TIMEOUT": "1m", "BATON_KILL_TIMEOUT": "6s",
 		"BATON_HANG_TIMEOUT": "0", "BATON_GIVE_UP_AFTER": "7m", "BATON_IDLE_GRACE": "8s", "BATON_DRAIN_SPREAD": "3s",
 		"BATON_MAX_DRAINING": "2", "BATON_PID_FILE": "/a.pid", "BATON_RUNTIME_DIR": "/run/a",
-		"BATON_MODE": "single", "BATON_BAKE_TIME": "9s", "BATON_ORPHAN_TIMEOUT": "11s", "BATON_ROLLING": "1", "BATON_DISPATCH": "hash", "BATON_COLOUR": "unknown ones are ignored",
+		"BATON_MODE": "single", "BATON_BAKE_TIME": "9s", "BATON_ORPHAN_TIMEOUT": "11s", "BATON_ROLLING": "1", "BATON_DISPATCH": "hash", "BATON_ACCEPT": "kernel!", "BATON_COLOUR": "unknown ones are ignored",
 	}, Workers(2), RuntimeDir("/run/b"))
 	want := generationSettings{
 		Workers: 8, DrainTimeout: time.Hour, StopTimeout: 50 * time.Second, StopDelay: 5 * time.Second,
 		ReadyTimeout: time.Minute, KillTimeout: 6 * time.Second, HangTimeout: 0,
 		GiveUpAfter: 7 * time.Minute, BakeTime: 9 * time.Second, IdleGrace: 8 * time.Second, DrainSpread: 3 * time.Second, MaxDraining: 2,
-		Dispatch: "hash", OrphanTimeout: 11 * time.Second, Rolling: true,
+		Dispatch: "hash", Accept: "kernel!", OrphanTimeout: 11 * time.Second, Rolling: true,
 	}
 	if diff := cmp.Diff(want, o.generationSettings); diff != "" {
 		t.Error(diff)
@@ -45,6 +45,7 @@ func TestVariablesWinOverCode(t *testing.T) {
 		`drain_spread=3s from BATON_DRAIN_SPREAD, default 5s`,
 		`max_draining=2 from BATON_MAX_DRAINING, default 8`,
 		`dispatch=hash from BATON_DISPATCH, default round-robin`,
+		`accept=kernel! from BATON_ACCEPT, default master`,
 		`orphan_timeout=11s from BATON_ORPHAN_TIMEOUT, default 5m0s where supervised`,
 		`rolling=true from BATON_ROLLING, default false`,
 		`pid_file="/a.pid" from BATON_PID_FILE, default ""`,
@@ -96,6 +97,7 @@ func TestBadVariablesAreNamed(t *testing.T) {
 		{"BATON_GIVE_UP_AFTER", "never", duration},
 		{"BATON_IDLE_GRACE", "721h", duration},
 		{"BATON_DRAIN_SPREAD", "-1s", duration},
+		{"BATON_ACCEPT", "Workers", "master, workers, kernel or kernel!"},
 		{"BATON_MODE", "Single", "single or master"},
 		{"BATON_DISPATCH", "fastest", "round-robin, weighted, least-connections or hash"},
 		{"BATON_DISPATCH", "Hash", "round-robin, weighted, least-connections or hash"},

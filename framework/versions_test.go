@@ -30,9 +30,9 @@ func TestOffersOfOtherVersions(t *testing.T) {
 		{string(offered(t, workers.Protocol())), ""},
 		{string(offered(t, workers.Versions{Newest: workers.ProtocolVersion + 1, Oldest: workers.ProtocolVersion})), ""},
 		{`{"protocol":{"newest":9,"oldest":1,"x":0},"generation":1,"x":{},"listeners":[{"x":0}]}`, ""},
-		{`{"protocol":{"newest":9,"oldest":8},"generation":1}`, "the old master speaks protocol 8 to 9, this release 1: no version is common to both"},
+		{`{"protocol":{"newest":9,"oldest":8},"generation":1}`, "the old master speaks protocol 8 to 9, this release 1 to 2: no version is common to both"},
 		{`{"protocol":{"newest":9,"oldest":8},"generation":0}`, "protocol 8 to 9"},
-		{`{"generation":1}`, "protocol 0, this release 1"},
+		{`{"generation":1}`, "protocol 0, this release 1 to 2"},
 		{`{"protocol":{"newest":1,"oldest":1}}`, "generation 0"},
 		{`{`, "offer of the predecessor"},
 	} {

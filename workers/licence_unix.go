@@ -182,6 +182,7 @@ func (p *Pool) licenceAnswered(c *child, n uint16, accepts bool) {
 		p.misbehaved(c, errProtocol)
 		return
 	}
+	p.licensing.tell()
 	c.owing = time.Time{}
 	if slices.ContainsFunc(c.licences, licenceState.owing) {
 		c.owing = time.Now()
@@ -228,4 +229,88 @@ func (c *child) owes(now time.Time, late bool) time.Duration {
 		c.owing = now
 	}
 	return now.Sub(c.owing)
+}
+
+// accepted is how many connections c has accepted for itself: in all, and by our
+// numbers of the listeners.
+func (p *Pool) accepted(c *child) (all uint64, by []uint64) {
+	by = make([]uint64, len(p.acceptors))
+	for n, v := range readOwn(c.page, len(c.licences)) {
+		all += uint64(v)
+		if at, ok := p.listenerOf(c, uint16(n)); ok {
+			by[at] += uint64(v)
+		}
+	}
+	return all, by
+}
+
+// countOwn enters what c has accepted for itself into the books, at its end. As
+// long as it lives its counters are the books.
+func (p *Pool) countOwn(c *child) {
+	all, by := p.accepted(c)
+	p.d.mu.Lock()
+	defer p.d.mu.Unlock()
+	c.gen.ledger.accepted += all
+	c.gen.ledger.acknowledged += all
+	for at, n := range by {
+		p.d.accepted[at] += n
+	}
+}
+
+// workersAccept says whether there is a listener on which a worker accepts.
+func (p *Pool) workersAccept() bool {
+	for _, g := range p.generations {
+		for _, c := range g.children {
+			if !c.stalled && p.inRotation(c) && slices.Contains(c.licences, licenceHeld) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// news is a channel that is closed when something has changed, and renewed.
+type news chan struct{}
+
+func (n *news) tell() {
+	close(*n)
+	*n = make(news)
+}
+
+// withdrawWait bounds the wait of a commit for those who are to accept no more.
+// One that does not answer is hung, and dealt with as such.
+const withdrawWait = time.Second
+
+// awaitWithdrawn waits until nobody accepts who is not in the rotation: who asks
+// after a deploy is answered by the release that it was of.
+func (p *Pool) awaitWithdrawn() {
+	late := time.After(withdrawWait)
+	for {
+		var changed news
+		if p.do(func() {
+			if p.withdraws() {
+				changed = p.licensing
+			}
+		}) != nil || changed == nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return
+		case <-p.ended:
+			return
+		}
+	}
+}
+
+func (p *Pool) withdraws() bool {
+	for _, g := range p.generations {
+		for _, c := range g.children {
+			if !p.inRotation(c) && !c.stalled && c.state <= WorkerIsDraining && slices.ContainsFunc(c.licences, func(s licenceState) bool { return s != licenceNone }) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -76,6 +76,7 @@ type Pool struct {
 	refused     *RefusedError // the last
 	highest     int           // number of a generation so far
 	record      recording
+	licensing   news     // of licences
 	noOrphans   bool     // the service ends
 	orphans     *Orphans // of a master that died, for those that come late; may be nil
 	policy      string   // that the dispatcher was given last
@@ -104,6 +105,7 @@ func New(cfg Config) *Pool {
 	}
 	p.d.choice.failed = func(e PolicyFailed) { p.emit(e) }
 	p.record.done = make(chan struct{})
+	p.licensing = make(news)
 	p.d.accepted = make([]uint64, len(cfg.Listeners))
 	specs := make([]listener.Spec, len(cfg.Listeners))
 	for i, l := range cfg.Listeners {
@@ -332,6 +334,9 @@ func (p *Pool) Commit(number int) error {
 		p.resize(g)
 	}); stopped != nil {
 		return stopped
+	}
+	if err == nil {
+		p.awaitWithdrawn()
 	}
 	return err
 }

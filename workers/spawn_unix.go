@@ -100,7 +100,7 @@ func start(b *Binary, id ID, cfg Config, env []string, stderr io.Writer) (s *sta
 	}
 	s.conn = conn
 	opened = append(opened, remote)
-	if s.page, err = anonFile("baton-counters", pageSize); err != nil {
+	if s.page, err = anonFile("baton-counters", pageFile); err != nil {
 		return s, err
 	}
 	if s.crash, err = anonFile("baton-crash", 0); err != nil {

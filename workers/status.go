@@ -1,6 +1,10 @@
 package workers
 
-import "time"
+import (
+	"time"
+
+	"github.com/baton-go/baton/listener"
+)
 
 // Status is a snapshot of a pool.
 type Status struct {
@@ -15,6 +19,7 @@ type Status struct {
 // ListenerStatus is a snapshot of a listener.
 type ListenerStatus struct {
 	ListenerInfo
+	Mode     listener.AcceptMode // in force
 	Accepted uint64
 }
 
@@ -46,6 +51,7 @@ type WorkerStatus struct {
 	Weight     int   // -1 where the policy has no weights
 	Dispatched uint64
 	Unacked    int
+	Accepted   uint64 // by itself
 	Restarts   int    // of its slot
 	LastExit   string // of the one in its slot before
 }

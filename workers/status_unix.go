@@ -11,10 +11,10 @@ func (p *Pool) Status() (s Status, err error) {
 		defer p.d.mu.Unlock()
 		s.Pending = len(p.d.queue)
 		s.Drained = p.drained.With(Drained{})
-		s.Accepting = !p.stopping && !p.frozen && p.d.roomLocked() > 0
 		for i, l := range p.listeners {
-			s.Listeners = append(s.Listeners, ListenerStatus{ListenerInfo: l, Accepted: p.d.accepted[i]})
+			s.Listeners = append(s.Listeners, ListenerStatus{ListenerInfo: l, Mode: p.mode(i), Accepted: p.d.accepted[i]})
 		}
+		s.Accepting = !p.stopping && !p.frozen && (p.d.roomLocked() > 0 || p.workersAccept())
 		if p.serving != nil {
 			s.Serving = p.serving.number
 		}
@@ -33,6 +33,12 @@ func (p *Pool) Status() (s Status, err error) {
 				weighs = p.d.choice.byWeight
 			}
 			for _, c := range g.children {
+				own, by := p.accepted(c)
+				gs.Ledger.Accepted += own
+				gs.Ledger.Acknowledged += own
+				for at, n := range by {
+					s.Listeners[at].Accepted += n
+				}
 				weight := -1
 				if weighs && c.state == WorkerServing {
 					weight = c.window.weight
@@ -41,7 +47,7 @@ func (p *Pool) Status() (s Status, err error) {
 				sl := g.slot(c.id.Slot)
 				gs.Workers = append(gs.Workers, WorkerStatus{
 					ID: c.id, PID: c.proc.pid, State: c.state, Stalled: c.stalled, Started: c.born,
-					Open: open, Weight: weight, Dispatched: c.window.dispatched, Unacked: len(c.window.unacked),
+					Open: open, Weight: weight, Dispatched: c.window.dispatched, Unacked: len(c.window.unacked), Accepted: own,
 					Restarts: sl.restarts, LastExit: sl.lastExit,
 				})
 			}

@@ -231,6 +231,8 @@ func (p *Pool) exited(c *child, status string) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	p.countOwn(c)
+	p.licensing.tell()
 	open, _ := readCounters(c.page)
 	cut := int(open)
 	if was == WorkerIsDraining || c.report != nil || g.state == GenerationIsDraining {

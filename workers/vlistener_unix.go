@@ -323,6 +323,9 @@ func newConn(l *Listener, in incoming) (c net.Conn, err error) {
 	counters := l.w.counters
 	counters.open.Add(1)
 	counters.total.Add(1)
+	if in.from == nil { // no master has sent it
+		counters.accepted(l.index)
+	}
 	switch inner := inner.(type) {
 	case *net.TCPConn:
 		return &tcpConn{conn[*net.TCPConn]{inner: inner, l: l, moved: moved, first: first}}, nil

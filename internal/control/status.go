@@ -39,9 +39,9 @@ type Status struct {
 	Schema int `json:"schema"`
 	// State of the service: starting, serving, reloading, upgrading or stopping.
 	State string `json:"state"`
-	// Accepting is whether the master takes connections now. It is false while
-	// all workers' windows are full and while nobody serves: connections wait in
-	// the kernel's queue then.
+	// Accepting is whether connections are taken now, by the master or by workers.
+	// It is false while all workers' windows are full and while nobody serves:
+	// connections wait in the kernel's queue then.
 	Accepting bool `json:"accepting"`
 	// Master is the process that answers.
 	Master Master `json:"master"`
@@ -104,7 +104,9 @@ type Listener struct {
 	Network string `json:"network"`
 	// Address as bound: the port is the real one where 0 was asked for.
 	Address string `json:"address"`
-	// Accepted connections since this master started.
+	// Accept is the accept mode in force: master, workers or kernel.
+	Accept string `json:"accept"`
+	// Accepted connections, by whomever. The count goes on through upgrades.
 	Accepted uint64 `json:"accepted"`
 }
 
@@ -153,6 +155,9 @@ type Worker struct {
 	Dispatched uint64 `json:"dispatched"`
 	// Unacked connections: sent and not acknowledged, still the master's.
 	Unacked int `json:"unacked"`
+	// Accepted connections: those that it has accepted by itself, which are not
+	// among the dispatched.
+	Accepted uint64 `json:"accepted"`
 	// Restarts of the slot.
 	Restarts int `json:"restarts"`
 	// LastExit tells how the slot's previous process ended, "" if there was none.
