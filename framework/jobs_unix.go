@@ -42,7 +42,8 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 	if _, err := m.o.policyNamed(asked.Dispatch); err != nil { // code that only a later master has
 		return workers.Options{}, nil, needsMaster([]string{"Dispatch to " + asked.Dispatch})
 	}
-	if problems := m.o.unacceptable(asked, "accept mode "+string(asked.Accept)); len(problems) > 0 {
+	said := "accept mode " + string(asked.Accept)
+	if problems := slices.Concat(m.o.unacceptable(asked, said), m.o.incapable(asked, said)); len(problems) > 0 {
 		return workers.Options{}, nil, errors.New(strings.Join(problems, "; "))
 	}
 	o := asked.workerOptions(m.cpus)

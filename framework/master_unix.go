@@ -112,6 +112,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	if err := checkFiles(o, m.cpus); err != nil {
 		return err
 	}
+	if problems := o.incapable(o.settings, o.source("Accept", string(o.Accept))); len(problems) > 0 {
+		return configError(problems)
+	}
 	signals := catchMasterSignals()
 	defer func() {
 		if !m.replaced.Load() {

@@ -124,7 +124,7 @@ const skPass = 1
 func explain(err error) error {
 	why := "a Linux kernel of 5.12 or later with CONFIG_BPF_SYSCALL"
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		why = "root, or CAP_BPF and CAP_NET_ADMIN"
+		why, err = "root, or CAP_BPF and CAP_NET_ADMIN", unix.EPERM // the rest of it points to other causes
 	}
 	return fmt.Errorf("%w: needs %s (here: Linux %s, user %d): %w", ErrNoGroup, why, release(), unix.Geteuid(), err)
 }

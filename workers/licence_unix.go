@@ -98,6 +98,7 @@ func (p *Pool) license() {
 	if p.frozen || p.succeeds || p.gathered {
 		return
 	}
+	p.growQueues()
 	modes := make([]listener.AcceptMode, len(p.acceptors))
 	for at, a := range p.acceptors {
 		modes[at] = p.mode(at)

@@ -284,7 +284,9 @@ func (p *Pool) find(number int) *generation {
 func (p *Pool) Commit(number int) error {
 	_ = p.do(func() {
 		if g := p.find(number); g != nil {
-			p.makeQueues(g)
+			if err := p.makeQueues(g); err != nil {
+				p.discard(g, &RefusedError{Generation: number, Reason: err.Error(), Err: err})
+			}
 		}
 	})
 	p.awaitRecord(number)

@@ -23,12 +23,13 @@ import (
 
 // queues are the sockets of one listener: one, or with others beside it.
 type queues struct {
-	p     *Pool
-	first *acceptor       // of slot 1
-	group *listener.Group // nil before there is one, or for the reason why there is none
-	why   error
-	said  string
-	live  []int // slots, from 0 on, that the group was last told
+	p      *Pool
+	first  *acceptor       // of slot 1
+	group  *listener.Group // nil if there is none
+	failed error           // to make one
+	why    error           // it cannot be used; nil: it can, if there is one
+	said   string          // of that, last
+	live   []int           // slots, from 0 on, that the group was last told
 
 	mu     sync.Mutex
 	beside []*acceptor // of the slots from 2 on
@@ -79,6 +80,21 @@ func (q *queues) files() (fs []*os.File) {
 // byKernel says why connections of our listener at cannot be accepted in kernel
 // mode, nil if they can.
 func (p *Pool) byKernel(at int) error {
+	q := p.queues[at]
+	if q.group == nil && q.why == nil {
+		return errNoGroupYet
+	}
+	return q.why
+}
+
+// errNoGroupYet: nobody has asked for it.
+var errNoGroupYet = fmt.Errorf("%w: it has not been made", listener.ErrNoGroup)
+
+// growQueues sees to it that those who serve have sockets.
+func (p *Pool) growQueues() {
+	if p.serving == nil {
+		return
+	}
 	need := 1
 	for _, g := range p.generations {
 		for _, c := range g.children {
@@ -87,43 +103,57 @@ func (p *Pool) byKernel(at int) error {
 			}
 		}
 	}
-	return p.queues[at].grow(need)
+	for _, q := range p.queues {
+		if byKernel(q.asked(p.serving)) {
+			q.grow(need)
+		}
+	}
 }
 
 // makeQueues is for a generation that is about to serve: its workers are trusted
-// with all sockets from the first moment on.
-func (p *Pool) makeQueues(g *generation) {
+// with all sockets from the first moment on. The error is for one that is to be
+// accepted for by the kernel and by nobody else.
+func (p *Pool) makeQueues(g *generation) error {
 	if p.frozen || p.gathered {
-		return
+		return nil
 	}
 	for _, q := range p.queues {
-		switch g.options.Accept[q.first.key] {
-		case listener.AcceptByKernel, listener.AcceptOnlyByKernel:
-			q.why = nil // it may have been a passing one
-			_ = q.grow(p.target(g))
+		mode := q.asked(g)
+		if !byKernel(mode) {
+			continue
+		}
+		q.failed = nil // it may have been a passing one
+		if q.grow(p.target(g)); q.why != nil && mode == listener.AcceptOnlyByKernel {
+			return q.why
 		}
 	}
+	return nil
+}
+
+// asked is the mode that a generation asks for.
+func (q *queues) asked(g *generation) listener.AcceptMode { return g.options.Accept[q.first.key] }
+
+func byKernel(m listener.AcceptMode) bool {
+	return m == listener.AcceptByKernel || m == listener.AcceptOnlyByKernel
 }
 
 // mostSlots is how many there can be: each worker is to have copies of them all.
 func (p *Pool) mostSlots() int { return min(maxTrusted/len(p.queues), listener.MaxSlots) }
 
-// grow sees to it that so many slots have a socket. An error, which is told once,
-// is for all of them: if just the last ones have none, it tries again.
-func (q *queues) grow(need int) error {
+// grow sees to it that so many slots have a socket, and remembers why they cannot.
+// If just the last ones have none, it tries again.
+func (q *queues) grow(need int) {
 	if most := q.p.mostSlots(); need > most {
-		return q.lack(fmt.Errorf("%d workers: expected at most %d", need, most))
+		q.why = q.lack(fmt.Errorf("%w: %d workers: expected at most %d", listener.ErrNoGroup, need, most))
+		return
 	}
-	if q.group == nil {
-		if q.why != nil {
-			return q.why
+	if q.group == nil && q.failed == nil {
+		if q.group, q.failed = listener.NewGroup(q.listeners()...); q.failed != nil {
+			_ = q.lack(q.failed)
 		}
-		g, err := listener.NewGroup(q.listeners()...)
-		if err != nil {
-			q.why = q.lack(err)
-			return err
-		}
-		q.group = g
+	}
+	if q.why = q.failed; q.why != nil {
+		return
 	}
 	grown := false
 	for q.group.Len() < need {
@@ -138,7 +168,6 @@ func (q *queues) grow(need int) error {
 	if grown {
 		q.p.distrust()
 	}
-	return nil
 }
 
 // socketOf returns the socket of a slot; nil if it has none.
