@@ -75,11 +75,6 @@ func requireTurns(s *service, generation, n int) {
 	for i := range n {
 		slots = append(slots, i+1)
 	}
-	requireTurnsOf(s, generation, slots...)
-}
-
-func requireTurnsOf(s *service, generation int, slots ...int) {
-	s.t.Helper()
 	var by []string
 	for end := time.Now().Add(waitTime); time.Now().Before(end); {
 		if by = turns(s, 4*len(slots)); inTurn(by, generation, slots...) {
@@ -151,34 +146,37 @@ func TestKernelLosesNothing(t *testing.T) {
 	requireStops(s)
 }
 
-// What has come to the queue of a worker that dies, or only hangs, is served by
-// the others, by way of the master.
-func TestKernelQueueOfADeadWorkerIsServed(t *testing.T) {
-	for name, sig := range map[string]syscall.Signal{"dies": syscall.SIGKILL, "hangs": 0} {
+// What has come to the queue of a worker that dies, hangs or is not wanted any more
+// is served by the others, by way of the master.
+func TestKernelQueueOfAWorkerThatIsNoMoreIsServed(t *testing.T) {
+	for name, c := range map[string]struct {
+		happens func(s *service, w control.Worker)
+		left    int // how many workers take turns
+	}{
+		"it dies":  {func(s *service, w control.Worker) { signalPID(s.t, w.PID, syscall.SIGKILL) }, 3},
+		"it hangs": {func(*service, control.Worker) {}, 2},
+		"it retires": {func(s *service, _ control.Worker) {
+			if v := s.scale(2); !v.OK {
+				s.t.Fatalf("%+v", v)
+			}
+		}, 2},
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := kernelService(t, 3)
-			victim := s.workers()[1]
-			resume := stopProcess(t, victim.PID)
-			requests := s.openRequests(30, "/")
-			if sig != 0 {
-				signalPID(t, victim.PID, sig)
-			}
-			own := 0
+			victim := s.workers()[2]
+			stopProcess(t, victim.PID)
+			requests := s.openRequests(30, "/pid")
+			c.happens(s, victim)
 			for _, a := range requireAnswers(t, requests, waitTime) {
-				if a.worker == victim.ID {
-					own++ // the next in its place
+				if strings.TrimSpace(a.body) == strconv.Itoa(victim.PID) {
+					t.Error("a worker that is stopped has answered")
 				}
 			}
-			if sig == 0 {
-				if own > 0 {
-					t.Errorf("%d answers of a worker that is stopped", own)
-				}
-				requireTurnsOf(s, 1, 1, 3)
-				resume()
-			} else {
-				waitReplaced(s, victim)
+			requireTurns(s, 1, c.left)
+			if p, err := readProcess(victim.PID); err == nil {
+				_ = p.signal(syscall.SIGCONT)
 			}
-			requireTurns(s, 1, 3)
+			requireTurns(s, 1, s.serving().Workers)
 			requireStops(s)
 		})
 	}
@@ -221,6 +219,7 @@ func TestKernelStopServesAllQueues(t *testing.T) {
 		t.Fatalf("%+v", v)
 	}
 	requireTurns(s, 1, 2)
+	requireCoherent(s, "v1", 2)
 	master, ws := stopWorkers(s)
 	requests := s.openRequests(60, "/version")
 	signalPID(t, master, syscall.SIGTERM)
