@@ -34,7 +34,7 @@ type estate struct {
 	listeners []int                   // sockets, in the worker's order; nil once they are given up
 	of        []int                   // whose each of them is
 	own       map[uint16]*ownAcceptor // by listener: what this worker accepts for itself
-	others    []*ownAcceptor          // from sockets of other slots, as an orphan
+	others    []*besideAcceptor       // from sockets of other slots, as an orphan
 	given     bool                    // up for good: it accepts nothing for itself any more
 	leash     *os.File
 	final     bool // no orphan any more, whatever happens
@@ -230,7 +230,7 @@ func (e *estate) acceptAll(w *Worker) {
 		case e.own[l.index] == nil:
 			e.startOwn(l, fd, false)
 		case e.trust.Sockets != nil && e.trust.Sockets[e.of[i]] > 1 && !again:
-			e.others = append(e.others, newOwnAcceptor(l, fd, false))
+			e.others = append(e.others, newBesideAcceptor(l, fd))
 		}
 	}
 }

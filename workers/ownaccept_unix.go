@@ -4,9 +4,7 @@ package workers
 
 import (
 	"errors"
-	"net"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,73 +13,58 @@ import (
 )
 
 // ownAcceptor accepts on a worker's own copy of a listener, or on the socket that
-// a licence came with. It takes what the
-// application asks for, one by one: the rest stays in the kernel's queue, where
-// the other workers find it, and where it outlives this one.
+// a licence came with. It has no goroutine: one of those that the application has
+// in Accept waits there for the kernel, in place of the others, so that a
+// connection costs no switch between goroutines. It takes what the application
+// asks for, one by one: the rest stays in the kernel's queue, where the other
+// workers find it, and where it outlives this one.
+//
+// What comes from the master meanwhile makes it look up.
 type ownAcceptor struct {
 	l        *Listener
 	fd       int
 	owned    bool // fd is this acceptor's, and not the estate's
 	licensed bool // by the master; the estate's lock guards it
-	quit     chan struct{}
-	done     chan struct{}
 
-	mu sync.Mutex
-	ln *listener.Listener // nil until it could be made
+	// The listener's lock guards what follows.
+	ln      *listener.Listener // nil until it could be made
+	stopped bool
+	fds     [1]int
+	wait    time.Duration // for want of descriptors
+	timer   *time.Timer   // of that
 }
 
+// newOwnAcceptor begins to accept.
 func newOwnAcceptor(l *Listener, fd int, owned bool) *ownAcceptor {
-	a := &ownAcceptor{l: l, fd: fd, owned: owned, quit: make(chan struct{}), done: make(chan struct{})}
-	go a.run()
+	a := &ownAcceptor{l: l, fd: fd, owned: owned, wait: minFullWait}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a.begin()
 	return a
 }
 
-func (a *ownAcceptor) run() {
-	defer close(a.done)
-	fds := make([]int, 1)
-	for a.open() != nil { // for want of descriptors
-		if a.waits(time.After(minFullWait)) {
-			return
-		}
+// begin makes this the acceptor of its listener, now or when there are
+// descriptors. Called locked.
+func (a *ownAcceptor) begin() {
+	if a.stopped {
+		return
 	}
-	for wait := minFullWait; ; {
-		_, err := a.ln.Accept(fds, a)
-		quit := false
-		switch {
-		case err == nil:
-			wait = minFullWait
-			if !a.l.push(incoming{fd: fds[0]}) { // closed in this moment
-				unix.Close(fds[0])
-			}
-			a.l.unpromise(1)
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
-			return
-		case errors.Is(err, listener.ErrNoRoom):
-			quit = a.waits(nil)
-		default:
-			quit = a.waits(time.After(wait))
-			wait = min(2*wait, maxFullWait)
-		}
-		if quit {
-			return
-		}
+	if a.ln == nil && a.open() != nil {
+		a.rest()
+		return
 	}
+	a.l.own = a
+	a.l.some.Broadcast()
 }
 
-// waits says whether it is time to end. Without a timer it waits until the
-// application asks for a connection.
-func (a *ownAcceptor) waits(timer <-chan time.Time) (quit bool) {
-	asked := a.l.wanted
-	if timer != nil {
-		asked = nil
-	}
-	select {
-	case <-asked:
-	case <-timer:
-	case <-a.quit:
-		return true
-	}
-	return false
+// rest begins again after a pause. Called locked.
+func (a *ownAcceptor) rest() {
+	a.timer = time.AfterFunc(a.wait, func() {
+		a.l.mu.Lock()
+		defer a.l.mu.Unlock()
+		a.begin()
+	})
+	a.wait = min(2*a.wait, maxFullWait)
 }
 
 func (a *ownAcceptor) open() error {
@@ -90,31 +73,53 @@ func (a *ownAcceptor) open() error {
 		return err
 	}
 	i := a.l.info
-	ln, err := listener.FromFile(listener.Spec{Name: i.Name, Network: i.Network, Address: i.Address}, os.NewFile(uintptr(fd), i.Name))
-	if err != nil {
-		return err
+	a.ln, err = listener.FromFile(listener.Spec{Name: i.Name, Network: i.Network, Address: i.Address}, os.NewFile(uintptr(fd), i.Name))
+	return err
+}
+
+// accept waits for a connection, unless somebody does already, or until there is
+// something else to do. Called locked.
+func (a *ownAcceptor) accept() {
+	l := a.l
+	l.leads = true
+	l.want()
+	l.mu.Unlock()
+	n, err := a.ln.Accept(a.fds[:], everything{})
+	l.mu.Lock()
+	l.leads = false
+	l.left.Broadcast()
+	l.some.Signal()
+	if n > 0 { // also after a stop: it is ours
+		a.wait = minFullWait
+		l.waiting = append(l.waiting, incoming{fd: a.fds[0]})
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.ln = ln
-	select {
-	case <-a.quit:
-		ln.Pause()
-	default:
+	switch {
+	case a.stopped:
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		a.ln.Resume()
+	case err != nil:
+		l.own = nil
+		a.rest()
 	}
-	return nil
 }
 
 // stop ends the accepting. A sweep takes what is queued by then: with the last
 // copy of the listener that would be reset.
 func (a *ownAcceptor) stop(sweep bool) {
-	close(a.quit)
-	a.mu.Lock()
-	if a.ln != nil {
-		a.ln.Pause()
+	l := a.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a.stopped = true
+	if a.timer != nil {
+		a.timer.Stop()
 	}
-	a.mu.Unlock()
-	<-a.done
+	if l.own == a {
+		l.own = nil
+		a.ln.Pause()
+		for l.leads {
+			l.left.Wait()
+		}
+	}
 	if a.owned {
 		unix.Close(a.fd)
 	}
@@ -125,7 +130,7 @@ func (a *ownAcceptor) stop(sweep bool) {
 	for n := 0; sweep && n < maxSwept; {
 		got, _ := a.ln.TryAccept(fds, everything{})
 		for _, fd := range fds[:got] {
-			if !a.l.push(incoming{fd: fd}) {
+			if !l.queue(incoming{fd: fd}) {
 				unix.Close(fd)
 			}
 		}
@@ -144,9 +149,3 @@ type everything struct{}
 
 func (everything) Reserve(n int) int { return n }
 func (everything) Refund(int)        {}
-
-// Reserve implements listener.Gate.
-func (a *ownAcceptor) Reserve(n int) int { return a.l.promise(n) }
-
-// Refund implements listener.Gate: what was asked for is asked for still.
-func (a *ownAcceptor) Refund(n int) { a.l.unpromise(n) }

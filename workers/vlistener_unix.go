@@ -27,20 +27,26 @@ type Listener struct {
 	index uint16 // in the master's order
 	addr  net.Addr
 
-	mu       sync.Mutex
-	some     sync.Cond
-	waiting  []incoming // sent by the master, not accepted
-	taken    []net.Conn // acknowledged, to be returned next
-	asked    bool       // Accept has been called
-	asking   int        // Accepts that wait
-	promised int        // connections that somebody is about to accept for them
-	closed   bool       // by the application
-	ended    bool       // the master sends no more
-	adopter  func(net.Conn, []byte)
+	mu      sync.Mutex
+	some    sync.Cond
+	waiting []incoming // sent by the master, or of own, and not accepted
+	taken   []net.Conn // acknowledged, to be returned next
+	asked   bool       // Accept has been called
+	closed  bool       // by the application
+	ended   bool       // the master sends no more
+	adopter func(net.Conn, []byte)
 
-	wanted chan struct{} // told when Accept begins to wait; holds one
-	first  chan struct{} // closed at the first Accept
-	empty  chan struct{} // closed when ended and everything has been accepted
+	own   *ownAcceptor // by which this worker accepts for itself; nil if it does not
+	leads bool         // an Accept waits there
+	left  sync.Cond    // told when it does no more
+
+	beside   int           // acceptors from sockets of other slots
+	asking   int           // Accepts that wait elsewhere
+	promised int           // connections that one of beside is about to accept
+	wanted   chan struct{} // told them that there is an Accept; holds one
+
+	first chan struct{} // closed at the first Accept
+	empty chan struct{} // closed when ended and everything has been accepted
 }
 
 type incoming struct {
@@ -53,7 +59,7 @@ type incoming struct {
 
 func newListener(w *Worker, info ListenerInfo, index uint16) *Listener {
 	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), wanted: make(chan struct{}, 1), first: make(chan struct{}), empty: make(chan struct{})}
-	l.some.L = &l.mu
+	l.some.L, l.left.L = &l.mu, &l.mu
 	return l
 }
 
@@ -83,12 +89,25 @@ func (l *Listener) Empty() <-chan struct{} { return l.empty }
 func (l *Listener) push(in incoming) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.queue(in)
+}
+
+func (l *Listener) queue(in incoming) bool {
 	if l.closed {
 		return false
 	}
 	l.waiting = append(l.waiting, in)
 	l.some.Signal()
+	l.lookUp()
 	return true
+}
+
+// lookUp makes an Accept that waits for the kernel see what else there is. Called
+// locked.
+func (l *Listener) lookUp() {
+	if l.own != nil && l.leads {
+		l.own.ln.Pause()
+	}
 }
 
 // end: the master sends no more.
@@ -97,6 +116,7 @@ func (l *Listener) end() {
 	defer l.mu.Unlock()
 	l.ended = true
 	l.some.Broadcast()
+	l.lookUp()
 	l.checkEmpty()
 }
 
@@ -127,7 +147,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.checkEmpty()
 			return c, nil
 		}
-		if l.closed {
+		if l.closed && len(l.waiting) == 0 {
 			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
 		}
 		if len(l.waiting) > 0 {
@@ -137,47 +157,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if l.ended {
 			return nil, &net.OpError{Op: "accept", Net: l.info.Network, Addr: l.addr, Err: net.ErrClosed}
 		}
+		if l.own != nil && !l.leads {
+			l.own.accept()
+			continue
+		}
 		l.asking++
 		l.want()
 		l.some.Wait()
 		l.asking--
-	}
-}
-
-// promise sets connections aside for one who is about to accept them, at most n
-// and as many as the application waits for.
-func (l *Listener) promise(n int) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n = min(n, l.wants())
-	l.promised += n
-	return n
-}
-
-// unpromise ends that, with or without a connection. Where several accept for the
-// application, another may have one.
-func (l *Listener) unpromise(n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.promised -= n; l.wants() > 0 {
-		l.want()
-	}
-}
-
-// wants is how many connections the application waits for, and nobody is about to
-// accept. Called locked.
-func (l *Listener) wants() int {
-	if l.closed || l.ended {
-		return 0
-	}
-	return max(l.asking-len(l.waiting)-len(l.taken)-l.promised, 0)
-}
-
-// want tells somebody of it. Called locked.
-func (l *Listener) want() {
-	select {
-	case l.wanted <- struct{}{}:
-	default:
 	}
 }
 
@@ -273,6 +260,7 @@ func (l *Listener) Close() error {
 		l.waiting = l.waiting[n:]
 	}
 	l.some.Broadcast()
+	l.lookUp()
 	l.checkEmpty()
 	return nil
 }

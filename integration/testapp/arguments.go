@@ -117,9 +117,9 @@ func argumentOption(name, value string) framework.Option {
 	return nil
 }
 
-// listen takes network, address, name, mode and owner, from the first on.
+// listen takes network, address, name, mode, owner and accept mode, from the first on.
 func listen(f []string) framework.Option {
-	f = append(f, make([]string, 5)...)
+	f = append(f, make([]string, 6)...)
 	var o []listener.Option
 	if f[2] != "" {
 		o = append(o, listener.Name(f[2]))
@@ -133,6 +133,9 @@ func listen(f []string) framework.Option {
 	}
 	if f[4] != "" {
 		o = append(o, listener.Owner(f[4]))
+	}
+	if f[5] != "" {
+		o = append(o, listener.Accept(listener.AcceptMode(f[5])))
 	}
 	return framework.Listen(f[0], f[1], o...)
 }
