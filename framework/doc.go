@@ -54,7 +54,8 @@
 // application hands them off at the boundary of a message: see Handoff, OnAdopt
 // and OnDrain.
 //
-// Which worker gets a connection is a policy's choice, see Dispatch.
+// Which worker gets a connection is a policy's choice, see Dispatch, unless workers
+// accept for themselves, see Accept.
 //
 // A release that changes what belongs to the master, its listeners for instance,
 // makes an upgrade of the reload: a new master takes the listeners and the living

@@ -114,7 +114,11 @@ func (p *Pool) receive(c *child, f ipc.Frame) error {
 			return errProtocol
 		}
 		accepts := f.Type == msgLicensed
-		p.post(func() { p.licenceAnswered(c, n, accepts) })
+		p.post(func() {
+			if err := p.licenceAnswered(c, n, accepts); err != nil {
+				p.misbehaved(c, err)
+			}
+		})
 	case msgIntro:
 		in, err := decode[Intro](f.Payload)
 		if err != nil {

@@ -31,6 +31,7 @@ type conn[S stream] struct {
 	first  *leftover    // came along from another worker; else nil
 	inUse  atomic.Int64 // Reads and Writes in progress; below 0 while it is lent, and once it has gone
 	linger atomic.Bool  // the application chose how Close ends
+	sole   atomic.Bool  // no other process has had a copy
 
 	mu     sync.Mutex
 	lent   bool // to the master, which may take it
@@ -98,8 +99,11 @@ func (c *conn[S]) CloseWrite() error {
 	return c.inner.CloseWrite()
 }
 
-// SyscallConn gives access to the descriptor.
-func (c *conn[S]) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
+// SyscallConn gives access to the descriptor, of which a copy may be made.
+func (c *conn[S]) SyscallConn() (syscall.RawConn, error) {
+	c.sole.Store(false)
+	return c.inner.SyscallConn()
+}
 
 // Close ends the connection for the client at once. A close alone would not
 // while the master still has its copy, for the moment until it has read the
@@ -116,8 +120,11 @@ func (c *conn[S]) Close() error {
 		c.shut = true
 		return nil
 	}
-	return c.close(!c.linger.Load())
+	return c.close(!c.linger.Load() && !c.sole.Load())
 }
+
+// alone: this process has accepted it.
+func (c *conn[S]) alone() { c.sole.Store(true) }
 
 // close is called locked.
 func (c *conn[S]) close(shutdown bool) error {

@@ -29,6 +29,17 @@
 // application hands off goes the same way, with its state, but to the adopter of
 // its listener ([Listener.OnAdopt]), if the serving generation has one.
 //
+// # How workers accept for themselves
+//
+// A listener may be accepted on by the workers in place of the master. Each has a
+// licence for it then, which comes with the socket, and takes connections from the
+// kernel as its application asks for them: those are its own from the first moment,
+// and pass no window. The master counts them by what the worker says in the page
+// that they share. It licenses those in the rotation, new ones before it takes the
+// licences of old ones back, and keeps the sockets: what nobody takes waits there.
+// At the end it sweeps the queue itself. What moves goes through the master in any
+// case. See licence_unix.go.
+//
 // # How a worker lives
 //
 //	starting → ready → serving → draining → exited

@@ -168,10 +168,9 @@ func (p *Pool) licenceMoves(c *child, n int, next licenceState) {
 }
 
 // licenceAnswered: a worker has said whether it accepts for itself.
-func (p *Pool) licenceAnswered(c *child, n uint16, accepts bool) {
+func (p *Pool) licenceAnswered(c *child, n uint16, accepts bool) error {
 	if int(n) >= len(c.licences) {
-		p.misbehaved(c, errProtocol)
-		return
+		return errProtocol
 	}
 	was := c.licences[n]
 	switch {
@@ -180,8 +179,7 @@ func (p *Pool) licenceAnswered(c *child, n uint16, accepts bool) {
 	case !accepts && was != licenceNone:
 		p.licenceMoves(c, int(n), licenceNone)
 	default:
-		p.misbehaved(c, errProtocol)
-		return
+		return errProtocol
 	}
 	p.licensing.tell()
 	c.owing = time.Time{}
@@ -191,6 +189,7 @@ func (p *Pool) licenceAnswered(c *child, n uint16, accepts bool) {
 	if accepts || was != licenceSent { // who cannot have it is asked at the next tick
 		p.license()
 	}
+	return nil
 }
 
 // hush makes a worker that accepts for itself leave that to this master, until it

@@ -192,6 +192,9 @@ func (l *Listener) acknowledge() {
 		}
 		c, err := newConn(l, in)
 		if err == nil {
+			if from == nil {
+				c.(interface{ alone() }).alone()
+			}
 			l.taken = append(l.taken, c)
 		}
 		if isLoad(err) {

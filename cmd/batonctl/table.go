@@ -27,18 +27,24 @@ func render(w io.Writer, st control.Status, now time.Time) {
 	fmt.Fprintf(w, "%s  master %d  %s  revision %s  up %s\n", state, st.Master.PID,
 		st.Master.Binary.Path, revision(st.Master.Binary), span(now.Sub(st.Master.Started)))
 
+	for _, l := range st.Listeners {
+		if l.Accept != "" && l.Accept != "master" {
+			fmt.Fprintf(w, "accept by %s  %s  %s\n", l.Accept, l.Name, l.Address)
+		}
+	}
+
 	gens := plain(w, "generation", "age", "workers", "accepted", "acknowledged", "pending", "redispatched", "refused", "cut")
 	gens.AppendHeader(table.Row{"generation", "state", "age", "workers", "dispatch", "revision", "accepted",
 		"acknowledged", "pending", "redispatched", "refused", "cut"})
-	procs := plain(w, "pid", "weight", "open", "dispatched", "unacked", "restarts")
-	procs.AppendHeader(table.Row{"worker", "pid", "state", "weight", "open", "dispatched", "unacked", "restarts", "last exit"})
+	procs := plain(w, "pid", "weight", "open", "dispatched", "accepted", "unacked", "restarts")
+	procs.AppendHeader(table.Row{"worker", "pid", "state", "weight", "open", "dispatched", "accepted", "unacked", "restarts", "last exit"})
 	workers := 0
 	for _, g := range st.Generations {
 		l := g.Ledger
 		gens.AppendRow(table.Row{g.Number, g.State, span(time.Duration(g.Age * float64(time.Second))), g.Workers,
 			orDash(g.Dispatch), revision(g.Binary), l.Accepted, l.Acknowledged, l.Pending, l.Redispatched, l.RefusedTotal(), l.Cut})
 		for _, p := range g.Processes {
-			procs.AppendRow(table.Row{p.ID, dash(p.PID), p.State, weight(p.Weight), p.Open, p.Dispatched, p.Unacked, p.Restarts, p.LastExit})
+			procs.AppendRow(table.Row{p.ID, dash(p.PID), p.State, weight(p.Weight), p.Open, p.Dispatched, p.Accepted, p.Unacked, p.Restarts, p.LastExit})
 			workers++
 		}
 	}
