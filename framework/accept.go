@@ -22,6 +22,11 @@ import (
 // reload, upgrade, stop or death of a worker loses a connection that has not been
 // accepted: the master holds the sockets.
 //
+// AcceptByKernel is exact round-robin. It takes Linux 5.12 or later, TCP, and a
+// master that is root or has CAP_BPF and CAP_NET_ADMIN; for a listener where that is
+// not so the mode is AcceptByMaster, and the log says why. With AcceptOnlyByKernel
+// it is a configuration error, and for a release a reason to be refused.
+//
 // Not with User, whose workers hold no listeners: that is a configuration error.
 //
 // Default listener.AcceptByMaster. Variable BATON_ACCEPT: master, workers, kernel,
