@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/baton-go/baton/listener"
 )
@@ -20,6 +21,11 @@ import (
 // as they can, and spend nothing on the way through the master. In all of them no
 // reload, upgrade, stop or death of a worker loses a connection that has not been
 // accepted: the master holds the sockets.
+//
+// AcceptByKernel is exact round-robin. It takes Linux 5.12 or later, TCP, and a
+// master that is root or has CAP_BPF and CAP_NET_ADMIN; for a listener where that is
+// not so the mode is AcceptByMaster, and the log says why. With AcceptOnlyByKernel
+// it is a configuration error, and for a release a reason to be refused.
 //
 // Not with User, whose workers hold no listeners: that is a configuration error.
 //
@@ -72,6 +78,28 @@ func (o *options) checkAccept() {
 	for _, problem := range o.unacceptable(o.settings, o.source("Accept", string(o.Accept))) {
 		o.problem("%s", problem)
 	}
+}
+
+// incapable says which accept modes that s insists on this machine does not have
+// for this process.
+func (o *options) incapable(s settings, accept string) (problems []string) {
+	lacks := sync.OnceValue(listener.GroupSupported) // it asks the kernel
+	for i, key := range listener.Keys(s.Listeners) {
+		l := s.Listeners[i]
+		if s.accepted()[key] != listener.AcceptOnlyByKernel {
+			continue
+		}
+		said := accept
+		if _, own := s.Accepts[l.Name]; own {
+			said = fmt.Sprintf("accept mode %s of listener %q", listener.AcceptOnlyByKernel, l.Name)
+		}
+		if l.Network == "unix" {
+			problems = append(problems, fmt.Sprintf("%s: expected listener %q on tcp, a unix socket has one queue", said, l.Name))
+		} else if err := lacks(); err != nil {
+			problems = append(problems, fmt.Sprintf("%s: %v", said, err))
+		}
+	}
+	return slices.Compact(problems)
 }
 
 // unacceptable says which accept modes that s asks for, one of them in these

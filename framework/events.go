@@ -80,6 +80,8 @@ func (l logger) event(e workers.Event) {
 		l.Warn("accepting paused, connections wait in the kernel's queue", "listener", e.Listener, "reason", e.Reason)
 	case workers.AcceptResumed:
 		l.Info("accepting again", "listener", e.Listener, "after", round(e.After))
+	case workers.KernelUnable:
+		l.Warn("the master accepts in place of the kernel's round-robin", "listener", e.Listener, "reason", e.Reason)
 	}
 }
 

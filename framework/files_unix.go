@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/baton-go/baton/listener"
 	"github.com/baton-go/baton/workers"
 )
 
@@ -16,6 +17,7 @@ import (
 const (
 	masterFiles   = 32
 	listenerFiles = 3
+	groupFiles    = 5 // program and maps of a listener.Group, beside its sockets
 )
 
 // checkFiles compares RLIMIT_NOFILE, which the runtime has raised to the hard
@@ -29,6 +31,11 @@ func checkFiles(o *options, cpus int) error {
 	n := o.workerOptions(cpus).Workers
 	least, most := workers.FilesNeeded(n, o.MaxDraining)
 	own := masterFiles + listenerFiles*len(o.Listeners)
+	for _, mode := range o.accepted() {
+		if mode == listener.AcceptByKernel || mode == listener.AcceptOnlyByKernel {
+			own += n - 1 + groupFiles
+		}
+	}
 	least, most = least+own, most+own
 	have := uint64(limit.Cur)
 	what := fmt.Sprintf("a master of %s and %s", count(n, "worker"), count(len(o.Listeners), "listener"))

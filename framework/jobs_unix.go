@@ -41,7 +41,8 @@ func (m *master) workerOptions(in workers.Intro) (workers.Options, []string, err
 	if _, err := m.o.policyNamed(asked.Dispatch); err != nil { // code that only a later master has
 		return workers.Options{}, nil, needsMaster([]string{"Dispatch to " + asked.Dispatch})
 	}
-	if problems := m.o.unacceptable(asked, "accept mode "+string(asked.Accept)); len(problems) > 0 {
+	said := "accept mode " + string(asked.Accept)
+	if problems := slices.Concat(m.o.unacceptable(asked, said), m.o.incapable(asked, said)); len(problems) > 0 {
 		return workers.Options{}, nil, errors.New(strings.Join(problems, "; "))
 	}
 	o := asked.workerOptions(m.cpus)
@@ -426,14 +427,16 @@ func (m *master) shutDown(delay time.Duration, deadline time.Time) {
 	m.unstoreAll()
 	m.up.Stop() // it has copies, and a socket is closed with its last
 	sweeping, done := context.WithTimeout(ctx, time.Until(deadline)/sweepShare)
-	for _, l := range m.listeners {
+	m.pool.Gather()
+	sockets := m.pool.Sockets()
+	for _, l := range sockets {
 		_ = l.Shun() // else what comes between sweep and close is reset
 	}
 	m.pool.Sweep(sweeping)
 	m.awaitHandshakes(sweeping)
 	m.pool.Sweep(sweeping)
 	done()
-	for _, l := range m.listeners {
+	for _, l := range sockets {
 		_ = l.Unlisten() // workers have copies, and may be slow to give them up
 		_ = l.Close()
 	}

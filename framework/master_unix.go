@@ -114,6 +114,9 @@ func runMaster(o *options, _ serveFunc) (err error) {
 	if err := checkFiles(o, m.cpus); err != nil {
 		return err
 	}
+	if problems := o.incapable(o.settings, o.source("Accept", string(o.Accept))); len(problems) > 0 {
+		return configError(problems)
+	}
 	makeSpareThreads(spareThreads)
 	signals := catchMasterSignals()
 	defer func() {
@@ -378,12 +381,15 @@ func (m *master) claimListeners() error {
 			delete(m.passed, i)
 			m.bound[l] = m.pred == nil
 			m.listeners = append(m.listeners, l)
+			m.haveListener(keys[i])
 			continue
 		}
 		l := inherited[keys[i]]
 		delete(inherited, keys[i])
 		if l == nil {
-			l = m.storedListener(keys[i], spec)
+			if l = m.storedListener(keys[i], spec); l != nil {
+				m.haveListener(keys[i])
+			}
 		}
 		if l == nil {
 			var err error

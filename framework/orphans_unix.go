@@ -173,6 +173,13 @@ func (m *master) adoptListener(key string, spec listener.Spec) (*listener.Listen
 	return l, err
 }
 
+// haveListener: what an orphan has brought is a copy of one that is here already.
+func (m *master) haveListener(key string) {
+	if m.orphans != nil {
+		m.orphans.Have(key)
+	}
+}
+
 // abandonedFiles are the socket files of listeners that the last master had and
 // this release has not.
 func (m *master) abandonedFiles(keys []string) (files []socketFile) {

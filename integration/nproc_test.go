@@ -40,8 +40,8 @@ func (s *service) processLimit(pid int, set, was *unix.Rlimit) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		if s.uid != 0 {
-			uid := uintptr(s.uid)
+		if s.credential != nil {
+			uid := uintptr(s.credential.Uid)
 			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uid, uid, uid); errno != 0 {
 				result <- errno
 				return
@@ -63,7 +63,7 @@ func asUser(uid int) serviceOption {
 		if err := os.Chown(s.dir, uid, uid); err != nil {
 			s.t.Fatal(err)
 		}
-		s.uid = uid
+		s.credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
 }
 

@@ -47,11 +47,11 @@ type service struct {
 	env     []string
 	args    []string
 	journal bool // its stdout and stderr are a socket, as systemd's are
-	uid     int  // of the service; 0: the test's
 	files   int  // RLIMIT_NOFILE of the service; 0: the test's
 
-	wrapper  []string // what starts the binary; see inContainer
-	terminal *os.File // our end of the service's, nil if it has none; see inTerminal
+	wrapper    []string            // what starts the binary; see inContainer
+	credential *syscall.Credential // of another user; nil: ours; see unprivileged
+	terminal   *os.File            // our end of the service's, nil if it has none; see inTerminal
 }
 
 type serviceOption func(*service)
@@ -145,10 +145,7 @@ func (s *service) launch() {
 	cmd.Dir, cmd.Env = s.dir, s.env
 	// Files, not writers: Wait must not wait for the workers to close them.
 	cmd.Stdout, cmd.Stderr = w, w
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if s.uid != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: s.credential}
 	if s.terminal != nil {
 		s.attach(cmd)
 	}

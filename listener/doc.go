@@ -13,6 +13,9 @@
 //     [FromFile] takes it up, and [Listener.Release] lets go of it without
 //     removing the socket file that the next owner serves.
 //
+// On Linux a [Group] adds sockets to a listener, each with a queue of its own, and
+// has the kernel give them new connections in turn.
+//
 // A [Spec] says what to listen on. [Spec.Validate] finds every mistake at
 // once, before anything is bound.
 //

@@ -14,6 +14,10 @@ import (
 const childEnv = "LISTENER_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) == "group" {
+		fmt.Println(GroupSupported())
+		os.Exit(0)
+	}
 	if os.Getenv(childEnv) == "fdlimit" {
 		if err := runAtFDLimit(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -49,6 +49,10 @@
 // At the end it sweeps the queue itself. What moves goes through the master in any
 // case. See licence_unix.go.
 //
+// The socket is the listener's, or in accept mode kernel one of several at its
+// address, each with a queue for one slot. The master takes from those for which
+// nobody has a licence, until the end: see queues_unix.go.
+//
 // # How a worker lives
 //
 //	starting → ready → serving → draining → exited

@@ -169,6 +169,13 @@ type AcceptResumed struct {
 	After    time.Duration
 }
 
+// KernelUnable: in accept mode kernel the master accepts from a listener instead,
+// from all of it or from what it has for one slot.
+type KernelUnable struct {
+	Listener string
+	Reason   string
+}
+
 func (WorkerForked) event()      {}
 func (WorkerUnstarted) event()   {}
 func (WorkerReady) event()       {}
@@ -189,3 +196,4 @@ func (RecordFailed) event()      {}
 func (RecordWritten) event()     {}
 func (AcceptPaused) event()      {}
 func (AcceptResumed) event()     {}
+func (KernelUnable) event()      {}

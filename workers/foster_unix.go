@@ -14,6 +14,7 @@ import (
 func (p *Pool) FosterServing(o *Orphans) (number int) {
 	_ = p.do(func() {
 		p.orphans = o
+		p.takeBeside(o)
 		if p.stopping || p.serving != nil {
 			return
 		}
@@ -43,10 +44,20 @@ func (p *Pool) FosterServing(o *Orphans) (number int) {
 func (p *Pool) FosterRest(o *Orphans) {
 	_ = p.do(func() {
 		p.orphans = o
+		p.takeBeside(o)
 		for _, m := range o.takeRest(p) {
 			p.fosterLate(m)
 		}
 	})
+}
+
+// takeBeside takes the sockets that the dead master had for other slots.
+func (p *Pool) takeBeside(o *Orphans) {
+	for _, a := range p.acceptors {
+		if err := p.regroup(a.key, o.beside(a.key)); err != nil {
+			p.emit(KernelUnable{Listener: a.l.Name(), Reason: err.Error()})
+		}
+	}
 }
 
 // late adopts m, which has come after the others.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"syscall"
@@ -26,6 +27,7 @@ type handover struct {
 	Accepted    map[string]uint64  `json:"accepted"` // by listener key
 	Drained     Drained            `json:"drained"`
 	Queue       []heldRecord       `json:"queue"`
+	Beside      map[string]int     `json:"beside,omitempty"` // sockets of a listener beside its first, whose files come first, in the order of the keys
 	Generations []generationRecord `json:"generations"`
 }
 
@@ -93,7 +95,7 @@ const filesPerChild = 4
 // Freeze stops accepting, dispatching and reading, so that what Handover
 // describes stays true. Workers go on serving what they have.
 func (p *Pool) Freeze() error {
-	for _, a := range p.acceptors {
+	for _, a := range p.sockets() {
 		a.pause(pausedForHandover)
 	}
 	p.d.close(true)
@@ -101,6 +103,10 @@ func (p *Pool) Freeze() error {
 	err := p.do(func() {
 		p.endRoll(nil) // one that goes back: the next master is told of one that serves
 		p.frozen = true
+		for _, a := range p.sockets() { // some may just have been made
+			a.pause(pausedForHandover)
+		}
+		p.leaveGroups()
 		if p.record.busy { // the next master's comes after it
 			readers = append(readers, p.record.done)
 		}
@@ -150,7 +156,7 @@ func (p *Pool) Thaw() {
 		p.license()
 	})
 	p.d.close(false)
-	for _, a := range p.acceptors {
+	for _, a := range p.sockets() {
 		a.resume(pausedForHandover)
 	}
 }
@@ -200,6 +206,12 @@ func (p *Pool) describe() (data []byte, files []*os.File, err error) {
 	h := handover{Protocol: protocol, NextID: p.d.nextID, Override: p.override, Accepted: map[string]uint64{}, Drained: p.drained}
 	for i, a := range p.acceptors {
 		h.Accepted[a.key] = p.d.accepted[i]
+	}
+	h.Beside = p.besides()
+	for _, key := range slices.Sorted(maps.Keys(h.Beside)) {
+		for _, a := range p.queues[p.byKey[key]].all()[1:] {
+			dup(a.l.File())
+		}
 	}
 	h.Queue = hold(p.d.queue)
 	keys := make([]string, len(p.acceptors))
@@ -297,6 +309,13 @@ func ParseHandover(data []byte, files []*os.File) (*Inheritance, error) {
 	}
 	theClocks.read(&in.state, in.state.Clocks)
 	want := filesOf(in.state.Queue)
+	for key, n := range in.state.Beside {
+		if n < 0 || n > len(files) {
+			in.Close()
+			return nil, fmt.Errorf("handover describes %d sockets beside listener %s", n, key)
+		}
+		want += n
+	}
 	for _, g := range in.state.Generations {
 		want++
 		for _, w := range g.Workers {
@@ -362,6 +381,16 @@ func (p *Pool) adopt(in *Inheritance) error {
 	for i, a := range p.acceptors {
 		index[a.key] = i
 	}
+	var first error
+	for _, key := range slices.Sorted(maps.Keys(in.state.Beside)) {
+		var sockets []*os.File
+		for range in.state.Beside[key] {
+			sockets = append(sockets, next())
+		}
+		if err := p.regroup(key, sockets); err != nil {
+			first = fmt.Errorf("adopt listener: %w", err)
+		}
+	}
 	ledgers := map[int]*ledger{}
 	serving := newLedger(0)
 	for _, g := range in.state.Generations {
@@ -411,7 +440,6 @@ func (p *Pool) adopt(in *Inheritance) error {
 	// Its workers number the listeners as its master did, and the next ones
 	// will be there in a moment: what comes until then waits for those.
 	p.succeeds = slices.ContainsFunc(p.generations, func(g *generation) bool { return g.state == GenerationIsReady })
-	var first error
 	var adopted []*generation
 	for _, gs := range in.state.Generations {
 		g := &generation{

@@ -78,8 +78,13 @@ func (p *Pool) modeFor(at int, asked listener.AcceptMode) (listener.AcceptMode, 
 }
 
 // socketFor is what a licence of c for our listener at has it accept from. It is
-// not the caller's.
-func (p *Pool) socketFor(c *child, at int) *os.File { return p.acceptors[at].l.File() }
+// not the caller's. nil: there is none for c.
+func (p *Pool) socketFor(c *child, at int, mode listener.AcceptMode) *os.File {
+	if mode == listener.AcceptByKernel {
+		return p.queues[at].socketOf(c.id.Slot)
+	}
+	return p.acceptors[at].l.File()
+}
 
 // inRotation says whether c may get connections, of whatever kind.
 func (p *Pool) inRotation(c *child) bool {
@@ -90,14 +95,15 @@ func (p *Pool) inRotation(c *child) bool {
 // that should not. First come those who are licensed: where they share a queue,
 // there is always somebody who takes from it.
 func (p *Pool) license() {
-	if p.frozen || p.succeeds {
+	if p.frozen || p.succeeds || p.gathered {
 		return
 	}
+	p.growQueues()
 	modes := make([]listener.AcceptMode, len(p.acceptors))
 	for at, a := range p.acceptors {
 		modes[at] = p.mode(at)
-		if a.open && modes[at] == listener.AcceptByMaster {
-			a.start()
+		if a.open {
+			p.queues[at].start(modes[at])
 		}
 	}
 	for _, withdraw := range []bool{false, true} {
@@ -113,24 +119,20 @@ func (p *Pool) license() {
 					case withdraw && !want && s == licenceHeld:
 						p.withdraw(c, n)
 					case !withdraw && want && s == licenceNone && !c.expected:
-						p.grant(c, n, int(at))
+						p.grant(c, n, p.socketFor(c, int(at), modes[at]))
 					}
 				}
 			}
 		}
 	}
-	for at, a := range p.acceptors {
-		if modes[at] == listener.AcceptByMaster {
-			a.resume(pausedForWorkers)
-		} else {
-			a.pause(pausedForWorkers)
-		}
+	for at, q := range p.queues {
+		q.take(modes[at])
 	}
 }
 
 // grant may fail for want of room in the socket; the next tick tries again.
-func (p *Pool) grant(c *child, n, at int) {
-	raw, err := p.socketFor(c, at).SyscallConn()
+func (p *Pool) grant(c *child, n int, socket *os.File) {
+	raw, err := socket.SyscallConn() // or it is nil
 	if err != nil {
 		return
 	}
@@ -193,7 +195,7 @@ func (p *Pool) licenceAnswered(c *child, n uint16, accepts bool) error {
 // hush makes a worker that accepts for itself leave that to this master, until it
 // is licensed, if it has all of its listeners.
 func (p *Pool) hush(c *child) {
-	if _, all := p.listenersOf(c); !all || c.state != WorkerServing {
+	if _, _, all := p.listenersOf(c); !all || c.state != WorkerServing {
 		return
 	}
 	for _, s := range c.licences {

@@ -31,8 +31,10 @@ type estate struct {
 	bond      Bond
 	trust     *trust
 	files     []int                   // counters and crash file, for the next master
-	listeners []int                   // in the worker's order; nil once they are given up
+	listeners []int                   // sockets, in the worker's order; nil once they are given up
+	of        []int                   // whose each of them is
 	own       map[uint16]*ownAcceptor // by listener: what this worker accepts for itself
+	others    []*besideAcceptor       // from sockets of other slots, as an orphan
 	given     bool                    // up for good: it accepts nothing for itself any more
 	leash     *os.File
 	final     bool // no orphan any more, whatever happens
@@ -68,14 +70,15 @@ func (e *estate) become(b Bond) {
 func (w *Worker) entrusted(f ipc.Frame) {
 	files := slices.Clone(f.Files)
 	t, err := decode[trust](f.Payload)
-	want := trustFiles + len(w.listeners)
+	sockets := len(files) - trustFiles
 	if t.Leash {
-		want++
+		sockets--
 	}
+	of, fit := spans(t.Sockets, len(w.listeners), sockets)
 	e := &w.estate
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil || t.Timeout <= 0 || len(files) != want || e.final {
+	if err != nil || t.Timeout <= 0 || !fit || e.final {
 		closeAllFDs(files)
 		return
 	}
@@ -83,12 +86,13 @@ func (w *Worker) entrusted(f ipc.Frame) {
 	closeAllFDs(e.listeners)
 	e.dropLeash()
 	if t.Leash {
-		_ = unix.SetNonblock(files[want-1], true) // or Close would not end the wait
-		e.leash = os.NewFile(uintptr(files[want-1]), "leash")
-		files = files[:want-1]
+		last := len(files) - 1
+		_ = unix.SetNonblock(files[last], true) // or Close would not end the wait
+		e.leash = os.NewFile(uintptr(files[last]), "leash")
+		files = files[:last]
 		go w.feel(e.leash)
 	}
-	e.trust, e.files, e.listeners = &t, files[:trustFiles:trustFiles], files[trustFiles:]
+	e.trust, e.files, e.listeners, e.of = &t, files[:trustFiles:trustFiles], files[trustFiles:], of
 }
 
 // feel waits for the end of the leash, a pipe whose other end the supervisor has
@@ -142,6 +146,7 @@ func (w *Worker) bequest() {
 			e.stopOwn(n, true)
 		}
 	}
+	e.stopOthers(true)
 	closeAllFDs(e.listeners)
 	e.listeners = nil
 }
@@ -180,7 +185,15 @@ func (e *estate) stopAccepting(sweep bool) (licensed []uint16) {
 			licensed = append(licensed, n)
 		}
 	}
+	e.stopOthers(sweep)
 	return licensed
+}
+
+func (e *estate) stopOthers(sweep bool) {
+	for _, a := range e.others {
+		a.stop(sweep)
+	}
+	e.others = nil
 }
 
 // lost: the master at the other end of k is gone, and what it said is done.
@@ -195,11 +208,7 @@ func (w *Worker) lost(k *link) {
 	}
 	if serving && e.trust != nil && !e.final {
 		e.become(Orphan)
-		for i, fd := range e.listeners {
-			if l := w.listeners[i]; e.own[l.index] == nil { // else it had a licence, or was adopted by one that never accepted
-				e.startOwn(l, fd, false)
-			}
-		}
+		e.acceptAll(w)
 		e.timer = time.AfterFunc(e.trust.Timeout, w.timeIsUp)
 	} else {
 		e.become(Resigned)
@@ -207,6 +216,22 @@ func (w *Worker) lost(k *link) {
 	}
 	if e.trust != nil {
 		go w.seek()
+	}
+}
+
+// acceptAll makes an orphan accept from every socket: it may be the only one, also
+// of those that other slots had. What it accepts from already, because it had a
+// licence or was adopted by a master that never accepted, it goes on with.
+func (e *estate) acceptAll(w *Worker) {
+	again := len(e.others) > 0
+	for i, fd := range e.listeners {
+		l := w.listeners[e.of[i]]
+		switch {
+		case e.own[l.index] == nil:
+			e.startOwn(l, fd, false)
+		case e.trust.Sockets != nil && e.trust.Sockets[e.of[i]] > 1 && !again:
+			e.others = append(e.others, newBesideAcceptor(l, fd))
+		}
 	}
 }
 
@@ -276,7 +301,10 @@ func (w *Worker) present() (*ipc.Conn, bool, error) {
 	defer context.AfterFunc(w.ctx, func() { _ = conn.Shutdown() })()
 	e.mu.Lock()
 	serves := e.listeners != nil
-	p := presence{Protocol: protocol, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot, Draining: !serves}
+	p := presence{
+		Protocol: protocol, Nonce: w.nonce, Generation: w.id.Generation, Slot: w.id.Slot,
+		Draining: !serves, Sockets: e.trust.Sockets,
+	}
 	err = conn.TrySend(msgPresent, encode(p), slices.Concat(e.files, e.listeners)) // into an empty socket
 	e.mu.Unlock()
 	if err == nil {

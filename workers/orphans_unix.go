@@ -28,11 +28,12 @@ type Orphans struct {
 	foreign error
 
 	mu      sync.Mutex
-	missing []*orphan           // alive, and not come
-	came    []*orphan           // and not the pool's yet
-	sockets map[string]*os.File // that they have brought, by key
-	spoken  bool                // for the listeners: no more are taken
-	pool    *Pool               // that gets those who come from now on
+	missing []*orphan             // alive, and not come
+	came    []*orphan             // and not the pool's yet
+	sockets map[string][]*os.File // that they have brought, by key; nil where one is missing
+	taken   map[string]bool       // keys of which the first has a new owner
+	spoken  bool                  // for the listeners: no more are taken
+	pool    *Pool                 // that gets those who come from now on
 	closed  bool
 }
 
@@ -71,7 +72,7 @@ var ErrStranger = errors.New("not a worker of the master that died")
 // Those that speak no protocol which this build does are left to themselves; see
 // Foreign.
 func ReadRecord(data []byte, known func(pid int) bool) (*Orphans, error) {
-	o := &Orphans{uid: os.Geteuid(), sockets: map[string]*os.File{}}
+	o := &Orphans{uid: os.Geteuid(), sockets: map[string][]*os.File{}, taken: map[string]bool{}}
 	if err := json.Unmarshal(data, &o.record); err != nil {
 		return nil, fmt.Errorf("record of the dead master: %w", err)
 	}
@@ -294,26 +295,31 @@ func (o *Orphans) hear(m *orphan, conn *ipc.Conn) error {
 
 // check compares files with what the record says of them.
 func (o *Orphans) check(m *orphan, p presence, files []int) error {
-	want := trustFiles
-	if !p.Draining {
-		want += len(m.rec.Listeners)
+	listeners := len(m.rec.Listeners)
+	if p.Draining {
+		listeners, p.Sockets = 0, nil
 	}
-	if len(files) != want {
-		return fmt.Errorf("%w: %d files, expected %d", errProtocol, len(files), want)
+	of, fit := spans(p.Sockets, listeners, len(files)-trustFiles)
+	if !fit {
+		return fmt.Errorf("%w: %d files for %d listeners with %v sockets", errProtocol, len(files), listeners, p.Sockets)
 	}
 	for i, id := range []fileID{m.rec.Page, m.rec.Crash} {
 		if identify(files[i]) != id || id == (fileID{}) {
 			return fmt.Errorf("%w: file %d is not the one that it was given", errProtocol, i+1)
 		}
 	}
+	place := 0
 	for i, fd := range files[trustFiles:] {
-		key := m.rec.Listeners[i]
+		if place++; i == 0 || of[i] != of[i-1] {
+			place = 0
+		}
+		key := m.rec.Listeners[of[i]]
 		at := slices.IndexFunc(o.record.Listeners, func(l listenerRecord) bool { return l.Key == key })
 		if at < 0 {
 			continue // of a master before the one that died; not used
 		}
 		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-		if err != nil || listens == 0 || cookie(fd) != o.record.Listeners[at].Cookie || cookie(fd) == 0 {
+		if err != nil || listens == 0 || cookie(fd) != o.record.Listeners[at].cookie(place) || cookie(fd) == 0 {
 			return fmt.Errorf("%w: listener %s is not the one that it was given", errProtocol, key)
 		}
 	}
@@ -340,13 +346,7 @@ func (o *Orphans) admit(m *orphan, p presence, conn *ipc.Conn, files []int) erro
 	o.missing = slices.Delete(o.missing, at, at+1)
 	m.conn, m.binary, m.env, m.draining = conn, binary, env, p.Draining
 	m.page, m.crash = os.NewFile(uintptr(files[0]), "counters"), os.NewFile(uintptr(files[1]), "crash")
-	for i, fd := range files[trustFiles:] {
-		if key := m.rec.Listeners[i]; !o.spoken && o.recorded(key) && o.sockets[key] == nil {
-			o.sockets[key] = os.NewFile(uintptr(fd), key)
-		} else {
-			unix.Close(fd)
-		}
-	}
+	o.bring(m, p, files[trustFiles:])
 	pool := o.pool
 	if pool == nil {
 		o.came = append(o.came, m)
@@ -356,6 +356,33 @@ func (o *Orphans) admit(m *orphan, p presence, conn *ipc.Conn, files []int) erro
 		return pool.late(m)
 	}
 	return nil
+}
+
+// bring keeps those sockets that nobody has brought before. Called locked.
+func (o *Orphans) bring(m *orphan, p presence, fds []int) {
+	if p.Draining {
+		return // it has none
+	}
+	of, _ := spans(p.Sockets, len(m.rec.Listeners), len(fds)) // checked
+	place := 0
+	for i, fd := range fds {
+		if place++; i == 0 || of[i] != of[i-1] {
+			place = 0
+		}
+		key := m.rec.Listeners[of[i]]
+		if o.spoken || !o.recorded(key) {
+			unix.Close(fd)
+			continue
+		}
+		for len(o.sockets[key]) <= place {
+			o.sockets[key] = append(o.sockets[key], nil)
+		}
+		if o.sockets[key][place] != nil {
+			unix.Close(fd)
+			continue
+		}
+		o.sockets[key][place] = os.NewFile(uintptr(fd), key)
+	}
 }
 
 // turnAway makes m one that has not come: it goes on by itself, and comes again.
@@ -382,9 +409,37 @@ func (o *Orphans) recorded(key string) bool {
 func (o *Orphans) Listener(key string) *os.File {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f := o.sockets[key]
-	delete(o.sockets, key)
+	if len(o.sockets[key]) == 0 {
+		return nil
+	}
+	f := o.sockets[key][0]
+	o.sockets[key][0] = nil
+	o.taken[key] = f != nil
 	return f
+}
+
+// Have says that the new master has the listener of that key from elsewhere. What
+// the dead one had beside it stays to be taken.
+func (o *Orphans) Have(key string) {
+	if f := o.Listener(key); f != nil {
+		f.Close()
+	}
+}
+
+// beside returns the other sockets of a listener that has been taken.
+func (o *Orphans) beside(key string) (fs []*os.File) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.taken[key] {
+		return nil
+	}
+	for _, f := range o.sockets[key] {
+		if f != nil {
+			fs = append(fs, f)
+		}
+	}
+	delete(o.sockets, key)
+	return fs
 }
 
 // DropListeners gives up those that nobody has taken: whoever held them on would
@@ -392,10 +447,12 @@ func (o *Orphans) Listener(key string) *os.File {
 func (o *Orphans) DropListeners() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, f := range o.sockets {
-		f.Close()
+	for key, fs := range o.sockets {
+		if !o.taken[key] {
+			closeFiles(fs)
+			delete(o.sockets, key)
+		}
 	}
-	clear(o.sockets)
 	o.spoken = true
 }
 
@@ -421,8 +478,14 @@ func (o *Orphans) Close() {
 		m.close()
 	}
 	o.missing, o.came = nil, nil
-	for _, f := range o.sockets {
-		f.Close()
+	for _, fs := range o.sockets {
+		closeFiles(fs)
 	}
 	clear(o.sockets)
+}
+
+func closeFiles(fs []*os.File) {
+	for _, f := range fs {
+		f.Close() // or it is nil
+	}
 }

@@ -82,6 +82,7 @@ func (a *ownAcceptor) open() error {
 func (a *ownAcceptor) accept() {
 	l := a.l
 	l.leads = true
+	l.want()
 	l.mu.Unlock()
 	n, err := a.ln.Accept(a.fds[:], everything{})
 	l.mu.Lock()

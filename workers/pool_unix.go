@@ -48,7 +48,8 @@ type Pool struct {
 	reserve   *reserve
 	stderr    *forward
 	listeners []ListenerInfo
-	acceptors []*acceptor
+	acceptors []*acceptor    // one for each listener
+	queues    []*queues      // ditto
 	byKey     map[string]int // the acceptors' indices
 
 	pressed atomic.Int32 // accept loops at the limit of descriptors
@@ -66,6 +67,7 @@ type Pool struct {
 	override    int             // workers as an operator set them; 0: as the release says
 	shared      []byte
 	frozen      bool
+	gathered    bool // all is accepted by this process
 	deferred    []func()
 	stopping    bool
 	stopBy      time.Time
@@ -119,7 +121,9 @@ func New(cfg Config) *Pool {
 	}
 	for i, l := range cfg.Listeners {
 		p.listeners = append(p.listeners, ListenerInfo{Name: l.Name(), Network: l.Addr().Network(), Address: l.Addr().String()})
-		p.acceptors = append(p.acceptors, newAcceptor(p, l, i, keys[i]))
+		a := newAcceptor(p, l, i, keys[i])
+		p.acceptors = append(p.acceptors, a)
+		p.queues = append(p.queues, &queues{p: p, first: a})
 	}
 	return p
 }
@@ -134,6 +138,7 @@ func (p *Pool) Run() error {
 		defer p.cfg.cell.close()
 	}
 	defer p.forget()
+	defer p.leaveGroups()
 	defer p.rest()
 	go p.stderr.run()
 	defer p.stderr.close()
@@ -289,6 +294,13 @@ func (p *Pool) find(number int) *generation {
 // Commit makes a prepared generation the serving one, in one step, and drains
 // the one before. The first commit starts accepting.
 func (p *Pool) Commit(number int) error {
+	_ = p.do(func() {
+		if g := p.find(number); g != nil {
+			if err := p.makeQueues(g); err != nil {
+				p.discard(g, &RefusedError{Generation: number, Reason: err.Error(), Err: err})
+			}
+		}
+	})
 	p.awaitRecord(number)
 	var err error
 	if stopped := p.do(func() {
@@ -421,13 +433,13 @@ func (p *Pool) Sweep(ctx context.Context) {
 		if p.serving == nil {
 			return
 		}
-		for _, a := range p.acceptors {
+		for at, a := range p.acceptors {
 			if a.open {
-				open = append(open, a)
+				open = append(open, p.queues[at].all()...)
 			}
 		}
 	})
-	for _, a := range p.acceptors {
+	for _, a := range p.sockets() {
 		a.stop()
 	}
 	if len(open) == 0 {

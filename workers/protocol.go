@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -78,9 +79,31 @@ type Intro struct {
 // listeners, in its own order, to accept for itself, and the leash, if there is
 // one.
 type trust struct {
-	Socket  string        `json:"socket"`          // where the next master can be found
-	Timeout time.Duration `json:"timeout"`         // how long it may take to come
-	Leash   bool          `json:"leash,omitempty"` // the last file is one
+	Socket  string        `json:"socket"`            // where the next master can be found
+	Timeout time.Duration `json:"timeout"`           // how long it may take to come
+	Leash   bool          `json:"leash,omitempty"`   // the last file is one
+	Sockets []int         `json:"sockets,omitempty"` // of each listener; nil: one each
+}
+
+// spans says whose each of n sockets is, of so many listeners: counts has the
+// numbers, one each if it is nil. False: they do not add up.
+func spans(counts []int, listeners, n int) (of []int, ok bool) {
+	if counts == nil {
+		for i := range listeners {
+			of = append(of, i)
+		}
+		return of, listeners == n
+	}
+	if len(counts) != listeners {
+		return nil, false
+	}
+	for i, k := range counts {
+		if k < 1 || k > n-len(of) {
+			return nil, false
+		}
+		of = append(of, slices.Repeat([]int{i}, k)...)
+	}
+	return of, len(of) == n
 }
 
 // presence is the first message of a worker to a master that did not start it.
@@ -92,6 +115,7 @@ type presence struct {
 	Generation int      `json:"generation"`
 	Slot       int      `json:"slot"`
 	Draining   bool     `json:"draining"`
+	Sockets    []int    `json:"sockets,omitempty"` // as in its trust
 }
 
 // takeover tells a worker what its new master speaks, which may be less than the

@@ -42,7 +42,19 @@ type listenerRecord struct {
 	Spec   listener.Spec `json:"spec"`
 	Bound  string        `json:"bound"` // address
 	Cookie uint64        `json:"cookie"`
+	Beside []uint64      `json:"beside,omitempty"` // cookies of the sockets of other slots
 	Shared bool          `json:"shared,omitempty"` // with a supervisor
+}
+
+// cookie is that of the socket at a place in l; 0 if there is none.
+func (l listenerRecord) cookie(place int) uint64 {
+	switch {
+	case place == 0:
+		return l.Cookie
+	case place <= len(l.Beside):
+		return l.Beside[place-1]
+	}
+	return 0
 }
 
 // fileID names an open file of which there may be several descriptors.
@@ -76,6 +88,7 @@ type recording struct {
 	busy    bool
 	idle    chan struct{} // closed when the last write has ended; nil before the first
 	failing bool
+	sockets int           // counts changes of which sockets there are
 	done    chan struct{} // closed and renewed with each write
 }
 
@@ -144,12 +157,12 @@ func (p *Pool) note() {
 	}
 	data, named := p.describeRecord()
 	r.busy = true
-	idle := make(chan struct{})
+	idle, sockets := make(chan struct{}), r.sockets
 	r.idle = idle
 	go func() {
 		err := r.write(data)
 		close(idle)
-		p.post(func() { p.noted(named, err) })
+		p.post(func() { p.noted(named, sockets, err) })
 	}()
 }
 
@@ -165,7 +178,7 @@ func (p *Pool) rest() {
 	}
 }
 
-func (p *Pool) noted(named []*child, err error) {
+func (p *Pool) noted(named []*child, sockets int, err error) {
 	r := &p.record
 	r.busy = false
 	close(r.done)
@@ -181,6 +194,9 @@ func (p *Pool) noted(named []*child, err error) {
 		p.emit(RecordWritten{})
 	}
 	r.failing = false
+	if sockets != r.sockets {
+		return // it is out of date already
+	}
 	for _, c := range named {
 		c.recorded = true
 	}
@@ -224,14 +240,22 @@ func (p *Pool) describeRecord() (data []byte, named []*child) {
 	if p.cfg.Account != nil {
 		r.UID = int(p.cfg.Account.UID)
 	}
-	for _, a := range p.acceptors {
+	for i, a := range p.acceptors {
 		l := listenerRecord{Key: a.key, Spec: a.l.Spec(), Bound: a.l.Addr().String(), Shared: a.l.Shared()}
-		if raw, err := a.l.File().SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { l.Cookie = cookie(int(fd)) })
+		l.Cookie = cookieOf(a.l.File())
+		for _, a := range p.queues[i].all()[1:] {
+			l.Beside = append(l.Beside, cookieOf(a.l.File()))
 		}
 		r.Listeners = append(r.Listeners, l)
 	}
 	return r.encode(), named
+}
+
+func cookieOf(f *os.File) (c uint64) {
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { c = cookie(int(fd)) })
+	}
+	return c
 }
 
 // identify learns when c's process started, while its pid is surely its own.
@@ -297,7 +321,7 @@ func (p *Pool) entrust(c *child) {
 	if !c.recorded || c.entrusted || c.expected || c.state != WorkerServing || p.noOrphans || p.frozen || limit == 0 {
 		return
 	}
-	ls, ok := p.listenersOf(c)
+	ls, counts, ok := p.listenersOf(c)
 	if !ok || len(ls) > maxTrusted {
 		return
 	}
@@ -314,16 +338,27 @@ func (p *Pool) entrust(c *child) {
 		}
 		fds = append(fds, fd)
 	}
-	t := trust{Socket: p.record.socket, Timeout: limit, Leash: p.record.leash != nil}
+	t := trust{Socket: p.record.socket, Timeout: limit, Leash: p.record.leash != nil, Sockets: counts}
 	if c.conn.TrySend(msgTrust, encode(t), fds) == nil {
 		c.entrusted = true
 	}
 }
 
-// listenersOf returns the listeners of c's worker in its order; false if it has
-// one that this master does not have.
-func (p *Pool) listenersOf(c *child) ([]*os.File, bool) {
-	var ls []*os.File
+// distrust is for when there are other sockets than the workers have copies of:
+// they get them once the record has them, too.
+func (p *Pool) distrust() {
+	p.record.sockets++
+	p.record.changed.Store(true)
+	for _, g := range p.generations {
+		for _, c := range g.children {
+			c.recorded, c.entrusted = false, false
+		}
+	}
+}
+
+// listenersOf returns the sockets of the listeners of c's worker in its order, and
+// how many each listener has; false if it has one that this master does not have.
+func (p *Pool) listenersOf(c *child) (ls []*os.File, counts []int, ok bool) {
 	n := len(p.acceptors)
 	if c.keys != nil {
 		n = len(c.keys)
@@ -331,11 +366,12 @@ func (p *Pool) listenersOf(c *child) ([]*os.File, bool) {
 	for i := range n {
 		at, ok := p.listenerOf(c, uint16(i))
 		if !ok {
-			return nil, false
+			return nil, nil, false
 		}
-		ls = append(ls, p.acceptors[at].l.File())
+		fs := p.queues[at].files()
+		ls, counts = append(ls, fs...), append(counts, len(fs))
 	}
-	return ls, true
+	return ls, counts, true
 }
 
 // Stopping tells all workers that the service ends: none of them outlives its

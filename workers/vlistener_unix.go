@@ -39,6 +39,11 @@ type Listener struct {
 	leads bool         // an Accept waits there
 	left  sync.Cond    // told when it does no more
 
+	beside   int           // acceptors from sockets of other slots
+	asking   int           // Accepts that wait elsewhere
+	promised int           // connections that one of beside is about to accept
+	wanted   chan struct{} // told them that there is an Accept; holds one
+
 	first chan struct{} // closed at the first Accept
 	empty chan struct{} // closed when ended and everything has been accepted
 }
@@ -52,7 +57,7 @@ type incoming struct {
 }
 
 func newListener(w *Worker, info ListenerInfo, index uint16) *Listener {
-	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), first: make(chan struct{}), empty: make(chan struct{})}
+	l := &Listener{w: w, info: info, index: index, addr: parseAddr(info), wanted: make(chan struct{}, 1), first: make(chan struct{}), empty: make(chan struct{})}
 	l.some.L, l.left.L = &l.mu, &l.mu
 	return l
 }
@@ -155,7 +160,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.own.accept()
 			continue
 		}
+		l.asking++
+		l.want()
 		l.some.Wait()
+		l.asking--
 	}
 }
 
