@@ -29,7 +29,9 @@ func newLicenceTest(t *testing.T) *licenceTest {
 	m, w := newMaster(t, "tcp")
 	l := bind(t)
 	o := &licenceTest{master: m, w: w, l: w.listeners[0], socket: l}
+	o.l.mu.Lock()
 	o.l.info = ListenerInfo{Name: "main", Network: "tcp", Address: l.Addr().String()}
+	o.l.mu.Unlock()
 	t.Cleanup(func() { w.renounce(false) })
 	return o
 }
