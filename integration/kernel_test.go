@@ -320,8 +320,7 @@ func TestKernelOrNothing(t *testing.T) {
 	if code := s.exitCode(); code != 78 {
 		t.Errorf("exit status %d, want 78", code)
 	}
-	log := strings.Join(s.log.all(), "\n")
-	requireParts(t, "the reason", log, `BATON_ACCEPT="kernel!"`, "CAP_BPF and CAP_NET_ADMIN")
+	requireParts(t, "the reason", s.waitLog(`BATON_ACCEPT="kernel!": `), "CAP_BPF and CAP_NET_ADMIN")
 
 	root := newService(t, appConfig{Version: "v1", Workers: 2}, withEnv(byKernel+"!"))
 	requireTurns(root, 1, 2)
