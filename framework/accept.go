@@ -27,7 +27,8 @@ import (
 // not so the mode is AcceptByMaster, and the log says why. With AcceptOnlyByKernel
 // it is a configuration error, and for a release a reason to be refused.
 //
-// Not with User, whose workers hold no listeners: that is a configuration error.
+// With User only if Orphans is set, too, since its workers hold no listeners
+// otherwise: that is a configuration error.
 //
 // Default listener.AcceptByMaster. Variable BATON_ACCEPT: master, workers, kernel,
 // or kernel! to be refused rather than to fall back to master. SingleProcess
@@ -105,11 +106,11 @@ func (o *options) incapable(s settings, accept string) (problems []string) {
 // unacceptable says which accept modes that s asks for, one of them in these
 // words, are none for the workers of this master.
 func (o *options) unacceptable(s settings, accept string) (problems []string) {
-	if o.account == nil {
+	if o.account == nil || o.Orphans {
 		return nil
 	}
 	refuse := func(said string) {
-		problems = append(problems, fmt.Sprintf("%s with %s: expected master, for workers of another user hold no listeners",
+		problems = append(problems, fmt.Sprintf("%s with %s: expected master, for workers of another user hold no listeners without Orphans(true)",
 			said, o.source("User", strconv.Quote(o.User))))
 	}
 	if s.Accept != listener.AcceptByMaster && s.Accept != "" {

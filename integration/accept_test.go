@@ -313,6 +313,23 @@ func TestListenerHasAModeOfItsOwn(t *testing.T) {
 	requireStops(s)
 }
 
+// Workers of another user that may have listeners can accept from them.
+func TestWorkersOfAnotherUserAcceptIfTheyMay(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can start workers as another user: run as root")
+	}
+	cfg := appConfig{Version: "v1", Workers: 2, Options: appOptions{User: "nobody"}}
+	s := newService(t, cfg, accessible, withEnv(byWorkers, "BATON_ORPHANS=true"))
+	finish := s.start(acceptLoad())
+	mustDeploy(t, s.reload())
+	requireMode(s, "workers")
+	requireNothingLost(s, finish())
+	if n := acceptedBy(serving(s.status())); n == 0 {
+		t.Error("no worker accepts for itself")
+	}
+	requireStops(s)
+}
+
 // Workers of another user are given no listeners.
 func TestAcceptModesAreRefusedForWorkersOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
