@@ -327,6 +327,7 @@ func TestDrainGoesOnUnderTheNextMaster(t *testing.T) {
 
 // A worker that could not come when it was waited for is adopted when it can.
 func TestWorkerThatComesLateIsDrained(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newService(t, appConfig{Version: "v1", Workers: 2}, withEnv(supervised))
 	kept := s.connectTo("1.1")
 	var late control.Worker

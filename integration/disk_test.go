@@ -90,6 +90,7 @@ func (s *service) fill() (free func()) {
 // A disk that is full keeps no deploy from happening: nothing that a deploy needs
 // is written. What is not written is said, and written when there is room.
 func TestServiceGoesOnWithAFullDisk(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	if !inMountNamespace(t) {
 		return
 	}
@@ -134,6 +135,7 @@ func TestServiceGoesOnWithAFullDisk(t *testing.T) {
 // A killed master is survived with a full disk, by the workers that were written
 // down before.
 func TestKilledMasterIsSurvivedWithAFullDisk(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	if !inMountNamespace(t) {
 		return
 	}

@@ -185,6 +185,7 @@ func TestEndlessFloodHoldsUpNobody(t *testing.T) {
 // that it replaced, and those of one that was killed, which attack the socket at
 // which they are waited for, too.
 func TestAdoptedHostileWorkersAreBounded(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	for how, names := range map[string][]string{
 		"upgrade": {"flood-files", "flood-returns", "linger"},
 		"kill":    {"flood-files", "flood-returns", "absurd-acks", "pester"},

@@ -192,6 +192,7 @@ func listeningAt(t *testing.T, addr string) (sockets [][]string) {
 
 // A stop frees the port though a worker that has a copy of it stands still.
 func TestStopFreesThePortOfAWorkerThatHangs(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newService(t, appConfig{Workers: 2, Options: appOptions{StopTimeout: new(4 * time.Second), KillTimeout: new(time.Second)}}, withEnv(supervised))
 	requireCoherent(s, "", 2) // they are trusted
 	stopProcess(t, s.workers()[0].PID)

@@ -141,6 +141,7 @@ func TestServiceGoesOnWhenNobodyHasTheOtherEndOfItsStderr(t *testing.T) {
 
 // The same when it hangs: what does not fit is dropped, and nobody waits.
 func TestServiceGoesOnWhenNobodyReadsItsStderr(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	_, w := rawPipe(t)
 	fill(t, w)
 	s := newServiceWithStderr(t, w)

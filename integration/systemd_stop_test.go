@@ -20,6 +20,7 @@ import (
 // to notice.
 
 func TestUnderSystemdAStopLeavesNothing(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	h := newSystemdHost(t)
 	cfg := standalone(h)
 	cfg.Listeners = append(cfg.Listeners, config.Listener{Network: "unix", Addr: "/run/app/admin.sock", Name: "admin"})

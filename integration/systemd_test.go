@@ -250,6 +250,7 @@ func TestUnderSystemdASocketThatFitsNoListenerIsAnError(t *testing.T) {
 
 // What the README says of KillMode.
 func TestUnderSystemdKillMode(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	h := newSystemdHost(t)
 	a := h.newApp(standalone(h), "", "app-standalone.service")
 	h.must("systemctl", "start", a.unit)
@@ -290,6 +291,7 @@ func TestUnderSystemdKillMode(t *testing.T) {
 }
 
 func TestUnderSystemdALongStopIsNotCut(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	h := newSystemdHost(t)
 	cfg := standalone(h)
 	// NotifyAccess=main is systemd's default.

@@ -136,6 +136,7 @@ func TestUpgradeRightAfterTheDirectoryWasRemoved(t *testing.T) {
 // What cannot be put back is said once, and once that it is well again. Meanwhile
 // there is somebody who serves.
 func TestDirectoryThatCannotComeBackIsReportedOnce(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s := newService(t, withPIDFile(t, appConfig{Version: "v1", Workers: 2}), withEnv(supervised))
 	requireAllFiles(s, "v1")
 	finish := s.start(keptConnections())

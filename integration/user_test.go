@@ -151,6 +151,7 @@ func TestWorkersOfAnotherUserHaveNoListener(t *testing.T) {
 // With Orphans a killed master is survived under another user, too: the next one
 // finds the workers, and they it.
 func TestWorkersOfAnotherUserOutliveTheirMasterIfTheyMay(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	if os.Getuid() != 0 {
 		t.Skip("only root can start workers as another user: run as root")
 	}
