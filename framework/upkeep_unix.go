@@ -26,7 +26,7 @@ import (
 // wakes the master, which should not be often where nothing happens. As long as
 // something is amiss it is every troublePause.
 const (
-	upkeepPause  = 10 * time.Second
+	upkeepPause  = 6 * time.Second
 	troublePause = time.Second
 )
 

@@ -120,6 +120,7 @@ func TestReloadOfThoseWhoAcceptIsOverWithItsVerdict(t *testing.T) {
 
 // A release may want another mode: it is in force while that release serves.
 func TestModeOfAReleaseComesAndGoesWithIt(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	for name, deploy := range map[string]func(*service) control.Verdict{
 		"reload": (*service).reload, "upgrade": (*service).upgrade,
 	} {

@@ -19,10 +19,10 @@ var wallOnly = []string{"UTC", "Local", "In", "Truncate", "UnixNano", "UnixMilli
 // written are the documents that have times in them: for people, who have clocks of
 // their own, or with what the clocks said (see workers/clock_unix.go).
 var written = map[string]string{
-	"internal/control/status.go": "for people",
-	"workers/binary_unix.go":     "of a file",
-	"workers/handover_unix.go":   "with a reading",
-	"workers/clock_unix.go":      "the reading",
+	"internal/control/status.go":     "for people",
+	"workers/binary_unix.go":         "of a file",
+	"workers/handoverrecord_unix.go": "with a reading",
+	"workers/clock_unix.go":          "the reading",
 }
 
 // No deadline goes by the time of day, and no process tells another one a time

@@ -106,6 +106,7 @@ func requireOnlyUnsent(s *service, r load.Report, kills int) {
 }
 
 func TestKilledMasterLosesNoEstablishedConnection(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := newService(t, withPIDFile(t, appConfig{Version: "v0", Workers: 2}), withEnv(supervised))
 	cfg := allClasses()
 	cfg.Plans = append(cfg.Plans, load.Plan{Class: load.Idle, Clients: 8, Think: 400 * time.Millisecond})
@@ -363,6 +364,7 @@ func TestWorkerThatComesLateIsDrained(t *testing.T) {
 // The master is killed while connections are on their way from the old workers
 // to the new ones: each has one owner, whatever the master had of it.
 func TestKilledMasterLosesNoConnectionThatMoves(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	const n = 500
 	s := newService(t, appConfig{Version: "v0", Workers: 2}, withEnv(supervised))
 	h := gather(s, n)

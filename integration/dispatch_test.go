@@ -145,6 +145,13 @@ func TestWeightsOutliveTheMaster(t *testing.T) {
 	s.crash()
 	requireDispatch(s, "weighted", 1, 3)
 	s.waitStatus("the new master accepts", func(st control.Status) bool { return st.Accepting })
+	// An orphan that waits for a connection may get one before it hears of that.
+	eventually(t, waitTime, "the master dispatches", func() bool {
+		before := s.serving()
+		s.get("/")
+		after := s.serving()
+		return dispatchedTo(&after) > dispatchedTo(&before)
+	})
 	requireSlots(s, "after a crash", []int{2, 2, 1, 2})
 }
 

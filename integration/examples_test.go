@@ -81,6 +81,7 @@ func numbered(stop <-chan struct{}, say func(text string) error, hear func() (st
 }
 
 func TestExampleEchoKeepsItsSessions(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := exampleService(t, "echo")
 	k := talk(t, s.addr)
 	stop := make(chan struct{})
@@ -107,6 +108,7 @@ func TestExampleEchoKeepsItsSessions(t *testing.T) {
 }
 
 func TestExampleWebsocketKeepsItsSessions(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := exampleService(t, "websocket")
 	if a := s.get("/"); a.status != 200 || !strings.Contains(a.body, "new WebSocket(") {
 		t.Errorf("page: %+v", a)

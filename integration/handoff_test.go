@@ -53,6 +53,7 @@ func requireNoneCut(s *service) {
 }
 
 func TestSessionsOutliveReloadsAndUpgrades(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := newService(t, sessionConfig(t))
 	reloads, upgrades := tier(10, 50), tier(5, 15)
 	var ends []func() (map[string]int, error)
@@ -142,6 +143,7 @@ func TestHijackedConnectionsOutliveDeploys(t *testing.T) {
 // A release that has its listeners in another order, and others, takes the
 // sessions of those that are left.
 func TestSessionsOutliveAChangeOfListeners(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := newService(t, sessionConfig(t))
 	main, local := s.cfg.Listeners[0], s.cfg.Listeners[1]
 	extra := config.Listener{Network: "unix", Addr: filepath.Join(t.TempDir(), "x"), Name: "extra"}

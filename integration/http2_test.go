@@ -100,6 +100,7 @@ func (l *h2Load) finish(t *testing.T) {
 }
 
 func TestHTTP2LosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	for name, deploy := range map[string]func(*service) control.Verdict{
 		"reload":  (*service).reload,
 		"upgrade": (*service).upgrade,

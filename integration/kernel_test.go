@@ -116,6 +116,7 @@ func TestKernelGivesEachWorkerItsTurn(t *testing.T) {
 }
 
 func TestKernelLosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := kernelService(t, 2)
 	cfg := allClasses()
 	cfg.SlowFor, cfg.StreamFor = 500*time.Millisecond, time.Second

@@ -344,6 +344,7 @@ func TestRecordHoldsNoEnvironment(t *testing.T) {
 // The load goes on over a master that is killed again and again by chance, with
 // everything else that happens to a service.
 func TestMasterKilledAmongDeploysLosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := newService(t, withPIDFile(t, appConfig{Version: "v1", Workers: 2}), withEnv(supervised))
 	finish := s.start(load.Config{Plans: append(kept(), load.Plan{Class: load.PerConn, Clients: 2}, load.Plan{Class: load.Slow, Clients: 2}), SlowFor: 300 * time.Millisecond})
 	kills := 0

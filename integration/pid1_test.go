@@ -41,6 +41,7 @@ func requireContainerEnds(s *service, status int) {
 // The whole of a container's life: upgrades, a killed master, somebody else's
 // processes, and the end.
 func TestContainerOutlivesItsMastersAndLosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := newService(t, appConfig{Version: "v0", Workers: 2}, inContainer)
 	pid1 := s.initProcess()
 	finish := s.start(allClasses())
@@ -190,6 +191,7 @@ func TestContainerWaitsForABinaryThatIsMissing(t *testing.T) {
 
 // Whichever of the two masters dies, and whenever: one is left or is started.
 func TestContainerServesOnWhicheverMasterIsKilledDuringAnUpgrade(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	for who, takes := range map[string]time.Duration{
 		"old": 50 * time.Millisecond,
 		"new": 400 * time.Millisecond, // so that there is time to find it
@@ -276,6 +278,7 @@ func TestSignalsToPID1ReachTheMaster(t *testing.T) {
 }
 
 func TestContainerStopsInOrder(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	for name, stop := range map[string]func(*service){
 		"TERM":     func(s *service) { s.signalInit(syscall.SIGTERM) },
 		"INT":      func(s *service) { s.signalInit(syscall.SIGINT) },
@@ -396,6 +399,7 @@ func TestSignalsInTheFirstMillisecondsDoNoHarm(t *testing.T) {
 }
 
 func TestStopDuringTheStartOfAContainer(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	t.Run("while main runs", func(t *testing.T) {
 		s := startService(t, appConfig{Workers: 2, Quirk: config.QuirkSlow}, inContainer)
 		s.waitLog("testapp: a slow master")

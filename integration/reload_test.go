@@ -67,10 +67,12 @@ func requireNothingLost(s *service, r load.Report) {
 func requireSettled(s *service) {
 	s.t.Helper()
 	st := s.waitStatusFor(20*time.Second, "old generations are gone", func(st control.Status) bool {
-		return len(st.Generations) == 1 && st.State == control.StateServing
+		// A master is patient: the last answer may be there before it has read that
+		// its worker has the connection.
+		return len(st.Generations) == 1 && st.State == control.StateServing && st.Generations[0].Ledger.Pending == 0
 	})
 	checkLedger(s.t, st)
-	if l := st.Generations[0].Ledger; l.Pending != 0 || l.RefusedTotal() != 0 || l.Cut != 0 {
+	if l := st.Generations[0].Ledger; l.RefusedTotal() != 0 || l.Cut != 0 {
 		s.t.Errorf("ledger at the end: %+v", l)
 	}
 	// The master, and the workers of one generation: nobody else.
@@ -78,9 +80,10 @@ func requireSettled(s *service) {
 }
 
 func TestReloadLosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := newService(t, appConfig{Version: "v1", Workers: 2})
 	finish := s.start(allClasses())
-	n := deployEvery(s, time.Second, tier(6*time.Second, 30*time.Second), s.reload)
+	n := deployEvery(s, time.Second, tier(4*time.Second, 30*time.Second), s.reload)
 	requireNothingLost(s, finish())
 	t.Logf("%d reloads", n)
 	requireSettled(s)
@@ -91,10 +94,11 @@ func TestReloadLosesNothing(t *testing.T) {
 }
 
 func TestUpgradeLosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	s := newService(t, appConfig{Version: "v1", Workers: 2})
 	first := s.masterPID()
 	finish := s.start(allClasses())
-	n := deployEvery(s, 2*time.Second, tier(6*time.Second, 30*time.Second), s.upgrade)
+	n := deployEvery(s, 2*time.Second, tier(4*time.Second, 30*time.Second), s.upgrade)
 	requireNothingLost(s, finish())
 	t.Logf("%d upgrades", n)
 	st := s.status()

@@ -13,6 +13,7 @@ import (
 // A release that is ready, serves, and then dies again and again is taken back,
 // whichever way it came.
 func TestReleaseThatCrashesIsRolledBack(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	for name, deploy := range map[string]func(*service) control.Verdict{
 		"reload": (*service).reload, "upgrade": (*service).upgrade,
 	} {

@@ -55,6 +55,7 @@ func slotsOf(st control.Status) map[int]int {
 }
 
 func TestRollingDeployNeedsOneWorkerMoreAndLosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	for name, deploy := range map[string]func(*service) control.Verdict{
 		"reload": (*service).reload, "upgrade": (*service).upgrade,
 	} {

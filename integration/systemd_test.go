@@ -32,6 +32,7 @@ func everybody() []load.Plan {
 }
 
 func TestUnderSystemdDeploysLoseNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	h := newSystemdHost(t)
 	a := h.newApp(appConfig{Version: "v1", Workers: 2, Listeners: activated}, "",
 		"app.service", "app.socket", "app-admin.socket")
@@ -134,6 +135,7 @@ func TestUnderSystemdAStopWithSocketsRefusesNobody(t *testing.T) {
 }
 
 func TestUnderSystemdAKilledMasterLosesNothing(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	h := newSystemdHost(t)
 	cfg := appConfig{Version: "v1", Workers: 2}
 	admin := filepath.Join("/run/app", "admin.sock")

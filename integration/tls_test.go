@@ -243,6 +243,7 @@ func requireForgotten(s *service, cert testcert.Cert, workers int) {
 // new generations, under new masters, and at one that was started in the place
 // of another.
 func TestTicketKeysAreRenewedAndNoSessionIsLost(t *testing.T) {
+	t.Parallel() // its load leaves room for others
 	const (
 		workers  = 4
 		rotation = 300 * time.Millisecond

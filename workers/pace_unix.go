@@ -6,11 +6,11 @@ import "time"
 
 // The pool looks after its workers every tick, and after calm while nothing
 // happens: each look wakes every process of the service. Who does not answer then
-// is found out later, but before anybody waits for it: the first connection has
-// the pool look at once.
+// is found out later: the first connection that the master accepts has the pool
+// look at once, and one that a worker accepts for itself is seen at the next look.
 const (
 	tick = 500 * time.Millisecond
-	calm = 3 * time.Second
+	calm = 4 * time.Second
 )
 
 // nextPace is the time until the next look, after one at now.
@@ -22,12 +22,17 @@ func (p *Pool) nextPace(now time.Time) time.Duration {
 	if limit := g.options.HangTimeout; limit > 0 && limit < 4*calm {
 		return tick
 	}
+	own := uint64(0) // connections that workers have accepted for themselves
 	for _, c := range g.children {
+		n, _ := p.accepted(c)
+		own += n
 		if c.state != WorkerServing || c.stalled || c.pingOwed || c.pinged != now {
 			return tick
 		}
 	}
-	if len(g.children) < g.slotsWanted() || !p.d.rests() {
+	came := own != p.ownBefore
+	p.ownBefore = own
+	if came || len(g.children) < g.slotsWanted() || !p.d.rests() {
 		return tick
 	}
 	return calm

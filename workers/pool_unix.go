@@ -75,6 +75,7 @@ type Pool struct {
 	failure     error
 	lastTick    time.Time
 	pace        time.Duration // until the next
+	ownBefore   uint64        // connections that workers had accepted for themselves by then
 	unserved    time.Time     // since when nobody serves; zero when somebody does
 	refused     *RefusedError // the last
 	highest     int           // number of a generation so far
