@@ -47,6 +47,7 @@ type settings struct {
 	rounds, idle             int
 	service                  bool // look at our services, too
 	open, reloads            int
+	watch                    time.Duration
 	peers                    []peer // net/http is the first
 	loads                    []load
 	out, readme              string
@@ -72,9 +73,10 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	flags.BoolVar(&s.service, "service", true, "look at what Baton costs beside requests, too: wakeups, memory, balance, reloads")
 	flags.IntVar(&s.open, "open", 10000, "open connections with which the master's memory is looked at")
 	flags.IntVar(&s.reloads, "reloads", 100, "reloads whose time is taken")
+	flags.DurationVar(&s.watch, "watch", 12*time.Second, "how long an idle service is watched")
 	peerList := flags.String("peers", names(known), "the `servers` to measure; "+plain+" always is")
 	loadList := flags.String("loads", names(loads), "the `loads`")
-	short := flags.Bool("short", false, fmt.Sprintf("see that it works: -duration %v -rounds 1 -idle %d -open %[2]d -reloads %d -peers baton, unless given", shortDuration, shortIdle, shortReloads))
+	short := flags.Bool("short", false, fmt.Sprintf("see that it works: -duration %v -rounds 1 -idle %d -open %[2]d -reloads %d -watch %[1]v -peers baton, unless given", shortDuration, shortIdle, shortReloads))
 	flags.StringVar(&s.out, "out", "", "`directory` to write Markdown, JSON and SVG to, too")
 	flags.StringVar(&s.readme, "readme", "", "`file` whose lines between "+begin+" and "+end+" are to be the Markdown")
 	flags.StringVar(&s.wrk, "wrk", "wrk", "`path` of wrk")
@@ -88,7 +90,7 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 		given := make(map[string]bool)
 		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		for name, value := range map[string]string{
-			"duration": shortDuration.String(), "rounds": "1", "peers": "baton",
+			"duration": shortDuration.String(), "watch": shortDuration.String(), "rounds": "1", "peers": "baton",
 			"idle": fmt.Sprint(shortIdle), "open": fmt.Sprint(shortIdle), "reloads": fmt.Sprint(shortReloads),
 		} {
 			if !given[name] {
@@ -100,8 +102,8 @@ func parse(args []string, stderr io.Writer) (*settings, error) {
 	if flags.NArg() > 0 {
 		errs[0] = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if s.duration < shortDuration {
-		errs[1] = fmt.Errorf("-duration: want %v or more, have %v", shortDuration, s.duration)
+	if min(s.duration, s.watch) < shortDuration {
+		errs[1] = fmt.Errorf("-duration, -watch: want %v or more, have %v and %v", shortDuration, s.duration, s.watch)
 	}
 	if min(s.rounds, s.idle, s.open, s.reloads) < 1 {
 		errs[2] = fmt.Errorf("-rounds, -idle, -open, -reloads: want 1 or more, have %d, %d, %d and %d", s.rounds, s.idle, s.open, s.reloads)

@@ -35,7 +35,7 @@ func TestArguments(t *testing.T) {
 		"-peers apache":             `-peers: there is no "apache"; there are plain,baton,`,
 		"-peers ,":                  `-peers: there is no ""`,
 		"-loads fast":               `-loads: there is no "fast"; there are per-conn,`,
-		"-duration 0s more":         `-duration: want 200ms or more, have 0s`,
+		"-duration 0s more":         `-duration, -watch: want 200ms or more, have 0s and 12s`,
 		"-rounds 0":                 "-rounds, -idle, -open, -reloads: want 1 or more, have 0, 1000,",
 		"more":                      `unexpected argument "more"`,
 		"-what":                     "not defined",

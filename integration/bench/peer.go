@@ -52,6 +52,7 @@ var (
 	masterAccepts = []string{"baton", "baton-least-connections", "baton-hash", "baton-weighted"}
 	othersAccept  = []string{"baton-workers", "baton-kernel"}
 	kernelAccepts = othersAccept[1:]
+	modes         = append(masterAccepts[:1:1], othersAccept...)
 	ours          = append(masterAccepts[:len(masterAccepts):len(masterAccepts)], othersAccept...)
 )
 

@@ -70,10 +70,10 @@ var aspects = []struct {
 	{"reloads", reloads},
 }
 
-// services looks at each contender that is ours.
+// services looks at one contender of ours for each accept mode.
 func (b *bench) services(ctx context.Context, contenders []contender, stderr io.Writer) (found []finding, failures []string) {
 	for _, c := range contenders {
-		if c.unavailable != "" || !slices.Contains(ours, c.name) {
+		if c.unavailable != "" || !slices.Contains(modes, c.name) {
 			continue
 		}
 		for _, a := range aspects {
@@ -106,14 +106,14 @@ func (b *bench) services(ctx context.Context, contenders []contender, stderr io.
 // wakeups of the process that wakes most, while nothing happens.
 func wakeups(ctx context.Context, b *bench, _ *service) ([]finding, error) {
 	pids := peers.Descendants()
-	if err := pause(ctx, b.warmUp()); err != nil { // what the start has left to do
+	if err := pause(ctx, b.watch/2); err != nil { // what the start has left to do
 		return nil, err
 	}
 	before, began := make(map[int]int), time.Now()
 	for _, pid := range pids {
 		before[pid] = switches(pid)
 	}
-	if err := pause(ctx, min(b.duration, 10*time.Second)); err != nil {
+	if err := pause(ctx, b.watch); err != nil {
 		return nil, err
 	}
 	most := 0.0
