@@ -40,6 +40,7 @@ type generationSettings struct {
 	DrainSpread  time.Duration // 0: all at once
 	MaxDraining  int
 	Rolling      bool
+	Preempt      bool     // workers preempt others
 	Adopts       []string // names of the listeners with an OnAdopt, in order
 	Dispatch     string   // name of the policy
 

@@ -77,7 +77,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	o := mustResolve(t, nil,
 		Dispatch(dispatch.Hash()), Dispatch(dispatch.Weighted(3, 1)), Accept("kernel"), Workers(3), DrainTimeout(2*time.Hour), StopTimeout(9*time.Second), StopDelay(time.Second),
 		ReadyTimeout(time.Minute), KillTimeout(0), HangTimeout(0), GiveUpAfter(time.Hour),
-		BakeTime(time.Minute), OrphanTimeout(0), Orphans(true), IdleGrace(0), DrainSpread(time.Minute), MaxDraining(1), Rolling(true), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
+		BakeTime(time.Minute), OrphanTimeout(0), Orphans(true), IdleGrace(0), DrainSpread(time.Minute), MaxDraining(1), Rolling(true), Preempt(true), PIDFile("/run/a.pid"), RuntimeDir("/run/a/"), Logger(logger),
 		Listen("tcp", ":0"), Listen("unix", "/run/a.sock", listener.Name("admin"), listener.Mode(0o660), listener.Accept("workers")),
 		Handle("admin", h), NoMove("admin"), NoMove("tcp::0"), OnAdopt("tcp::0", adopt), OnAdopt("admin", adopt), SingleProcess(), StopOn(ctx), StopOn(ctx),
 		HTTPServer(func(*http.Server) { calls++ }), OnEvent(func(workers.Event) { calls++ }),
@@ -86,7 +86,7 @@ func TestCodeSetsEveryOption(t *testing.T) {
 	want := settings{
 		generationSettings: generationSettings{
 			Workers: 3, DrainTimeout: 2 * time.Hour, StopTimeout: 9 * time.Second, StopDelay: time.Second,
-			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, DrainSpread: time.Minute, BakeTime: time.Minute, MaxDraining: 1, Rolling: true, Adopts: []string{"admin", "tcp::0"},
+			ReadyTimeout: time.Minute, GiveUpAfter: time.Hour, DrainSpread: time.Minute, BakeTime: time.Minute, MaxDraining: 1, Rolling: true, Preempt: true, Adopts: []string{"admin", "tcp::0"},
 			Dispatch: "weighted:3,1", Accept: "kernel", Accepts: map[string]listener.AcceptMode{"admin": "workers"},
 		},
 		masterSettings: masterSettings{

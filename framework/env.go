@@ -170,6 +170,9 @@ var (
 	orphansVar = switchVar("Orphans", "BATON_ORPHANS",
 		func(o *options) *bool { return &o.Orphans })
 
+	preemptVar = switchVar("Preempt", "BATON_PREEMPT",
+		func(o *options) *bool { return &o.Preempt })
+
 	rollingVar = switchVar("Rolling", "BATON_ROLLING",
 		func(o *options) *bool { return &o.Rolling })
 
@@ -198,7 +201,7 @@ var (
 	variables = []override{
 		workersVar, drainTimeoutVar, stopTimeoutVar, stopDelayVar, readyTimeoutVar,
 		killTimeoutVar, hangTimeoutVar, giveUpAfterVar, bakeTimeVar, idleGraceVar, drainSpreadVar, maxDrainingVar,
-		dispatchVar{}, acceptVar, orphanTimeoutVar, orphansVar, rollingVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
+		dispatchVar{}, acceptVar, orphanTimeoutVar, orphansVar, rollingVar, preemptVar, pidFileVar, runtimeDirVar, modeVar, userVar, readyCheckVar,
 	}
 )
 

@@ -17,13 +17,13 @@ func TestVariablesWinOverCode(t *testing.T) {
 		"BATON_STOP_DELAY": "5s", "BATON_READY_TIMEOUT": "1m", "BATON_KILL_TIMEOUT": "6s",
 		"BATON_HANG_TIMEOUT": "0", "BATON_GIVE_UP_AFTER": "7m", "BATON_IDLE_GRACE": "8s", "BATON_DRAIN_SPREAD": "3s",
 		"BATON_MAX_DRAINING": "2", "BATON_PID_FILE": "/a.pid", "BATON_RUNTIME_DIR": "/run/a",
-		"BATON_MODE": "single", "BATON_BAKE_TIME": "9s", "BATON_ORPHAN_TIMEOUT": "11s", "BATON_ORPHANS": "true", "BATON_ROLLING": "1", "BATON_DISPATCH": "hash", "BATON_ACCEPT": "kernel!", "BATON_COLOUR": "unknown ones are ignored",
+		"BATON_MODE": "single", "BATON_BAKE_TIME": "9s", "BATON_ORPHAN_TIMEOUT": "11s", "BATON_ORPHANS": "true", "BATON_ROLLING": "1", "BATON_PREEMPT": "true", "BATON_DISPATCH": "hash", "BATON_ACCEPT": "kernel!", "BATON_COLOUR": "unknown ones are ignored",
 	}, Workers(2), RuntimeDir("/run/b"))
 	want := generationSettings{
 		Workers: 8, DrainTimeout: time.Hour, StopTimeout: 50 * time.Second, StopDelay: 5 * time.Second,
 		ReadyTimeout: time.Minute, KillTimeout: 6 * time.Second, HangTimeout: 0,
 		GiveUpAfter: 7 * time.Minute, BakeTime: 9 * time.Second, IdleGrace: 8 * time.Second, DrainSpread: 3 * time.Second, MaxDraining: 2,
-		Dispatch: "hash", Accept: "kernel!", OrphanTimeout: 11 * time.Second, Rolling: true,
+		Dispatch: "hash", Accept: "kernel!", OrphanTimeout: 11 * time.Second, Rolling: true, Preempt: true,
 	}
 	if diff := cmp.Diff(want, o.generationSettings); diff != "" {
 		t.Error(diff)
@@ -49,6 +49,7 @@ func TestVariablesWinOverCode(t *testing.T) {
 		`orphan_timeout=11s from BATON_ORPHAN_TIMEOUT, default 5m0s where supervised`,
 		`orphans=true from BATON_ORPHANS, default false`,
 		`rolling=true from BATON_ROLLING, default false`,
+		`preempt=true from BATON_PREEMPT, default false`,
 		`pid_file="/a.pid" from BATON_PID_FILE, default ""`,
 		`runtime_dir="/run/a" from BATON_RUNTIME_DIR, code says "/run/b"`,
 		`mode=single from BATON_MODE, default master`,

@@ -251,6 +251,21 @@ func DrainSpread(d time.Duration) Option { return drainSpreadVar.code(d) }
 // DrainTimeout(0) to cut at once.
 func MaxDraining(n int) Option { return maxDrainingVar.code(n) }
 
+// Preempt has workers take the CPU from others as soon as they have something to
+// do, as processes usually do. Without it they wait, as the master does, until who
+// runs there has used its turn or sleeps, some milliseconds at most, and then find
+// several requests at a time (SCHED_BATCH, see sched(7)): on CPUs that are all busy
+// that serves many more connections. On a CPU that is idle they run at once in
+// either case. What an application starts inherits it.
+//
+// It is for services whose machine is kept busy by others, and whose latency
+// matters more than what they can serve. Another scheduling policy than the
+// default one, given to the service from outside, is left alone.
+//
+// Default false. Variable BATON_PREEMPT, true or false. Linux only: elsewhere all
+// processes preempt.
+func Preempt(on bool) Option { return preemptVar.code(on) }
+
 // Rolling makes a new generation replace the old one worker by worker, for
 // machines whose memory does not hold both: there is never more than one worker
 // above what there are otherwise. Once the first of the new ones is ready, both

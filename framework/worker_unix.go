@@ -17,6 +17,9 @@ import (
 // runWorker is the whole life of a worker.
 func runWorker(o *options, m *workers.Mark, serve serveFunc) error {
 	term := catchWorkerSignals()
+	if !o.Preempt {
+		workers.BePatient()
+	}
 	asked, err := json.Marshal(o.settings)
 	if err != nil {
 		return fmt.Errorf("baton: %w", err)

@@ -9,27 +9,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOnlyMastersArePatient: a master, also one that another has started, gives
-// way to everybody; workers of either are scheduled as any process.
-func TestOnlyMastersArePatient(t *testing.T) {
-	s := newService(t, appConfig{Version: "v1", Workers: 2})
-	requirePolicies(s)
-	if v := s.upgrade(); !v.OK {
-		t.Fatalf("%+v", v)
+// A master, also one that another has started, gives way to everybody, and so do
+// its workers, unless they are told not to.
+func TestMastersArePatientAndWorkersAsTheyAreTold(t *testing.T) {
+	for env, policy := range map[string]uint32{"BATON_PREEMPT=false": unix.SCHED_BATCH, "BATON_PREEMPT=true": unix.SCHED_NORMAL} {
+		t.Run(env, func(t *testing.T) {
+			s := newService(t, appConfig{Version: "v1", Workers: 2}, withEnv(env))
+			requirePolicies(s, policy)
+			if v := s.upgrade(); !v.OK {
+				t.Fatalf("%+v", v)
+			}
+			requirePolicies(s, policy)
+			pid := s.workers()[0].PID
+			signalPID(t, pid, syscall.SIGKILL)
+			s.waitDead(pid)
+			requirePolicies(s, policy)
+		})
 	}
-	requirePolicies(s)
-	pid := s.workers()[0].PID
-	signalPID(t, pid, syscall.SIGKILL)
-	s.waitDead(pid)
-	requirePolicies(s)
 }
 
-func requirePolicies(s *service) {
+func requirePolicies(s *service, ofWorkers uint32) {
 	s.t.Helper()
 	st := s.waitStatus("all workers serve", complete)
 	requirePolicy(s.t, "master", st.Master.PID, unix.SCHED_BATCH)
 	for _, w := range serving(st).Processes {
-		requirePolicy(s.t, "worker "+w.ID, w.PID, unix.SCHED_NORMAL)
+		requirePolicy(s.t, "worker "+w.ID, w.PID, ofWorkers)
 	}
 }
 
